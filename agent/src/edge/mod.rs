@@ -1,0 +1,52 @@
+//! The edge as the agent sees it: decisions go down, facts come up.
+//!
+//! Owns the port [`Edge`] and its client over the Unix socket. Deliberately absent: any byte of app traffic.
+
+use async_trait::async_trait;
+use refloat_model::{AppName, Generation, InstanceName, RouteTable, TableDigest};
+
+/// The edge. Every call is idempotent.
+#[async_trait]
+pub trait Edge: Send + Sync + 'static {
+    /// What is active and staged.
+    async fn status(&self) -> Result<EdgeStatus, EdgeError>;
+    /// Validates a table and keeps it beside the active one.
+    async fn stage(&self, table: &RouteTable) -> Result<(), EdgeError>;
+    /// Swaps to the staged table. Applying what is active succeeds.
+    async fn apply(&self, generation: Generation, table: TableDigest) -> Result<(), EdgeError>;
+    /// Holds new requests of an app, at most for `deadline_ms`.
+    async fn hold(&self, app: &AppName, deadline_ms: u32) -> Result<(), EdgeError>;
+    /// Lets held requests go on.
+    async fn release(&self, app: &AppName) -> Result<(), EdgeError>;
+    /// Requests in flight to each instance, in the order asked.
+    async fn in_flight(&self, instances: &[InstanceName]) -> Result<Vec<u32>, EdgeError>;
+}
+
+/// What the edge says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeStatus {
+    /// The active table.
+    pub active: Generation,
+    /// Its digest.
+    pub active_digest: TableDigest,
+    /// Its memory in bytes.
+    pub rss_bytes: u64,
+    /// Its version.
+    pub version: String,
+    /// Addresses that carry public traffic.
+    pub listen: Vec<String>,
+}
+
+/// Why the edge did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EdgeError {
+    /// It does not answer; it may have done it.
+    #[error("the edge cannot be reached: {0}")]
+    Unreachable(String),
+    /// It refused the table.
+    #[error("the edge refused the table: {0}")]
+    Refused(String),
+    /// The table is not staged (the edge was restarted in between).
+    #[error("the edge does not have that table")]
+    NotStaged,
+}

@@ -1,0 +1,9 @@
+//! The agent: effects. It holds the Docker socket and the ledger, decides what serves, and never proxies a byte.
+//!
+//! `request → admission → plan → step → effect → observation → status`: decisions come from `refloat-model`, every
+//! effect goes through a port ([`docker::Engine`], [`edge::Edge`], …), so that the same driver runs over fakes with
+//! paused time and over the real things.
+
+pub mod docker;
+pub mod edge;
+pub mod journal;

@@ -1,0 +1,3 @@
+//! `refloatd`, the agent.
+
+fn main() {}

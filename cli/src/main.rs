@@ -1,0 +1,3 @@
+//! `refloat`, the companion on the laptop and in CI.
+
+fn main() {}

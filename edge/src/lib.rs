@@ -1,0 +1,1 @@
+//! The edge: the only process that touches public traffic.

@@ -1,0 +1,3 @@
+//! `refloat-edge`, the data plane.
+
+fn main() {}

@@ -1,0 +1,35 @@
+//! Decisions, pure: what a release is, who may do what when, which step comes next, where a rollback goes,
+//! what stays warm, and what must always hold.
+//!
+//! Owns the words of the project (`App`, `Process`, `Backend`, `Release`, `Instance`, `Deployment`,
+//! `Activation`, `RouteTable`, `Generation`) and every rule about them.
+//!
+//! **Architecture invariant:** there is no tokio, no input or output, no clock and no randomness here; time and
+//! observations are arguments. A test of the workspace fails when one of them can be reached from this crate.
+
+pub mod canonical;
+pub mod deployment;
+pub mod event;
+pub mod id;
+pub mod principal;
+pub mod release;
+pub mod route;
+pub mod state;
+pub mod tree;
+
+pub use canonical::{Canonical, CanonicalError};
+pub use deployment::{Action, DeployAction, Deployment, Failure, Origin, Outcome, Phase};
+pub use event::{Entry, EnvVariable, Event, InstanceRecord, ReleaseIdentity, ReleaseMeta};
+pub use id::{
+    AppName, ContentId, DeploymentId, EnvId, Epoch, Generation, ImageDigest, InstanceName, NameError, PlanDigest,
+    ProcessName, ReleaseId, ReleaseNumber, SourceDigest, TableDigest, TreeDigest,
+};
+pub use principal::{Principal, Via};
+pub use release::{
+    Author, Backend, Hardening, Health, Process, ProcessKind, Release, Resources, StaticRules, VolumeMount,
+};
+pub use route::{AppRoutes, AppServing, HostName, PathPrefix, Route, RouteTable, RouteTarget, TableError};
+pub use state::{
+    Activation, AppState, Client, DeploymentRecord, EnvRecord, FoldError, HostState, Records, ReleaseRecord,
+};
+pub use tree::{FileTree, TreeFile};

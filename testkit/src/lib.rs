@@ -1,0 +1,1 @@
+//! Fakes, a throw-away authority and a harness for real binaries. Never shipped.
