@@ -7,18 +7,24 @@
 //! **Architecture invariant:** there is no tokio, no input or output, no clock and no randomness here; time and
 //! observations are arguments. A test of the workspace fails when one of them can be reached from this crate.
 
+pub mod admission;
 pub mod canonical;
 pub mod deployment;
+pub mod difference;
 pub mod event;
 pub mod id;
+pub mod lineage;
+pub mod planning;
 pub mod principal;
 pub mod release;
 pub mod route;
+pub mod standby;
 pub mod state;
 pub mod tree;
 
 pub use canonical::{Canonical, CanonicalError};
 pub use deployment::{Action, DeployAction, Deployment, Failure, Origin, Outcome, Phase};
+pub use difference::Change;
 pub use event::{Entry, EnvVariable, Event, InstanceRecord, ReleaseIdentity, ReleaseMeta};
 pub use id::{
     AppName, ContentId, DeploymentId, EnvId, Epoch, Generation, ImageDigest, InstanceName, NameError, PlanDigest,

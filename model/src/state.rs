@@ -403,8 +403,10 @@ fn activate<R: Records>(
     });
     let surplus = record.activations.len().saturating_sub(MAX_ACTIVATIONS_KEPT);
     record.activations.drain(..surplus);
+    let env = record.release.env;
     records.put_release(app, record);
-    Ok(())
+    // A rollback takes the environment back with the code: the next release starts from what serves.
+    with_app(records, app, |state| state.env = Some(env))
 }
 
 fn end_deployment<R: Records>(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use refloat_model::Change;
 use refloat_model::{AppName, DeploymentId, Generation, Outcome, Phase, ProcessName, ReleaseNumber};
 
 /// An update with its place: from 1, without a gap, per deployment.
@@ -70,15 +71,6 @@ pub struct Accepted {
     pub cancelled: Option<DeploymentId>,
     /// For rollback and activate: what is different from what serves now.
     pub undoes: Vec<Change>,
-}
-
-/// A difference between two releases.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// `code`, `env`, `plan`, `processes`, `resources`, `routes`, `volumes`.
-    pub what: &'static str,
-    /// "env: STRIPE_KEY changed".
-    pub text: String,
 }
 
 /// The last update.
