@@ -11,8 +11,11 @@ export function list() {
 }
 
 /** Adds a signature and returns it; throws a TypeError that says what is wrong with it. */
-export function add({ name, message } = {}) {
-  const entry = { name: text("name", name, MAX_NAME_CHARS), message: text("message", message, MAX_MESSAGE_CHARS) };
+export function add(given) {
+  const entry = {
+    name: text("name", given?.name, MAX_NAME_CHARS),
+    message: text("message", given?.message, MAX_MESSAGE_CHARS),
+  };
   entries.unshift(entry);
   entries.length = Math.min(entries.length, MAX_ENTRIES);
   return entry;
