@@ -1,0 +1,1 @@
+//! The real programs over real Docker: what `tests/` asserts, `refloat-demo` shows and `refloat-bench` measures.

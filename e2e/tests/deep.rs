@@ -1,0 +1,1 @@
+//! The long suites: `./test --deep`.

@@ -1,0 +1,39 @@
+//! Where the programs under test lie: beside the test itself, in Cargo's target folder.
+
+use std::path::PathBuf;
+
+/// The three programs.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// `refloatd`.
+    pub agent: PathBuf,
+    /// `refloat-edge`.
+    pub edge: PathBuf,
+    /// `refloat`.
+    pub cli: PathBuf,
+}
+
+impl Binaries {
+    /// Finds them in the profile's folder that the running program comes from.
+    ///
+    /// # Panics
+    /// When one is missing: it says what builds it. An old one is not noticed: `./test` builds first.
+    #[must_use]
+    pub fn find() -> Self {
+        let own = std::env::current_exe().expect("a running program has a path");
+        let mut folder = own.parent().expect("a program lies in a folder").to_owned();
+        if folder.ends_with("deps") {
+            folder.pop();
+        }
+        let find = |name: &str| {
+            let path = folder.join(name);
+            assert!(
+                path.is_file(),
+                "{} is not there; build it with: cargo build --workspace --all-features --bins",
+                path.display()
+            );
+            path
+        };
+        Self { agent: find("refloatd"), edge: find("refloat-edge"), cli: find("refloat") }
+    }
+}
