@@ -6,5 +6,7 @@
 
 pub mod deploy;
 pub mod docker;
+pub mod durable;
 pub mod edge;
+pub mod identity;
 pub mod journal;
