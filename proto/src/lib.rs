@@ -5,7 +5,9 @@
 //! is removed or renumbered fails it.
 #![allow(missing_docs, clippy::all, clippy::unwrap_used, unreachable_pub)]
 
-/// Between CLI and agent.
+mod json;
+
+/// Between CLI and agent. What the server answers with can be written as JSON.
 pub mod v1 {
     tonic::include_proto!("refloat.v1");
 
