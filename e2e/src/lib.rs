@@ -1,1 +1,4 @@
 //! The real programs over real Docker: what `tests/` asserts, `refloat-demo` shows and `refloat-bench` measures.
+
+pub mod answer;
+pub mod scene;

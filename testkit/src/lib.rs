@@ -1,6 +1,6 @@
 //! Fakes, a throw-away authority and a harness for real binaries. Never shipped.
 //!
-//! The harness ([`load`]) runs the programs as a person would: `refloatd` and `refloat-edge` with
+//! The harness ([`host`], [`laptop`], [`load`]) runs the programs as a person would: `refloatd` and `refloat-edge` with
 //! a state folder, ports and a network of their own, `refloat` with a configuration folder of its own, and a steady
 //! stream of requests against the edge. It blocks and it panics: whoever uses it is a test or a demonstration.
 
@@ -8,6 +8,8 @@ pub mod binaries;
 pub mod command;
 pub mod eventually;
 pub mod fetch;
+pub mod host;
+pub mod laptop;
 pub mod load;
 pub mod namespace;
 pub mod project;

@@ -1,0 +1,131 @@
+//! One server, one paired laptop and one app's source: what nearly every test begins with.
+
+use refloat_testkit::command::Finished;
+use refloat_testkit::host::Host;
+use refloat_testkit::laptop::Laptop;
+use refloat_testkit::load::Load;
+use refloat_testkit::project::Project;
+use serde_json::Value;
+
+use crate::answer;
+
+/// Requests per second of every load.
+pub const RATE: u32 = 200;
+/// Requests before and after a change, so that both sides of it are seen.
+const MARGIN_REQUESTS: usize = 40;
+
+/// Exit codes of the CLI.
+pub mod code {
+    /// It did not go live and nothing changed.
+    pub const FAILED: i32 = 1;
+    /// The command line makes no sense.
+    pub const USAGE: i32 = 2;
+    /// Somebody cancelled it, or a newer one took its place.
+    pub const CANCELLED: i32 = 12;
+    /// The caller may not do that.
+    pub const DENIED: i32 = 13;
+    /// Nobody answers.
+    pub const UNREACHABLE: i32 = 14;
+}
+
+/// The three of them.
+#[derive(Debug)]
+pub struct Scene {
+    /// The server. First, so that it is the last to go.
+    pub host: Host,
+    /// The laptop.
+    pub laptop: Laptop,
+    /// The app's source.
+    pub project: Project,
+}
+
+impl Scene {
+    /// With a copy of an example.
+    ///
+    /// # Panics
+    /// When one of them cannot be had.
+    #[must_use]
+    pub fn with_example(name: &str) -> Self {
+        Self::with(Project::example(name))
+    }
+
+    /// With any source.
+    ///
+    /// # Panics
+    /// When one of them cannot be had.
+    #[must_use]
+    pub fn with(project: Project) -> Self {
+        let host = Host::start();
+        let laptop = Laptop::paired_with(&host);
+        Self { host, laptop, project }
+    }
+
+    /// `node-hello` as v1, which serves, and as v2, which serves instead: a rollback has somewhere to go.
+    ///
+    /// # Panics
+    /// When one of the two does not go live.
+    #[must_use]
+    pub fn hello_with_two_releases() -> Self {
+        let scene = Self::with_example("node-hello");
+        scene.deploy().success();
+        scene.set_hello_version("v1", "v2");
+        scene.deploy().success();
+        assert_eq!(scene.host.body("/").as_deref(), Some("hello from v2\n"));
+        scene
+    }
+
+    /// Edits the version of `node-hello`.
+    ///
+    /// # Panics
+    /// When it is not `from`.
+    pub fn set_hello_version(&self, from: &str, to: &str) {
+        self.project.edit("version.js", &format!("{from:?}"), &format!("{to:?}"));
+    }
+
+    /// `refloat` in the app's folder.
+    #[must_use]
+    pub fn refloat(&self, arguments: &[&str]) -> Finished {
+        self.laptop.refloat(self.project.folder(), arguments)
+    }
+
+    /// `refloat deploy`.
+    #[must_use]
+    pub fn deploy(&self) -> Finished {
+        self.refloat(&["deploy"])
+    }
+
+    /// Does something under load and returns what it returned, with the load's report.
+    pub fn under_load<T>(&self, path: &str, act: impl FnOnce() -> T) -> (T, refloat_testkit::load::Report) {
+        let load = Load::start(self.host.target(path), RATE);
+        load.wait_for(MARGIN_REQUESTS);
+        let result = act();
+        load.wait_for(MARGIN_REQUESTS);
+        (result, load.finish())
+    }
+
+    /// The newest releases, newest first.
+    ///
+    /// # Panics
+    /// When they cannot be listed.
+    #[must_use]
+    pub fn releases(&self) -> Vec<Value> {
+        let said = self.refloat(&["releases", "--json"]).success();
+        let value = answer::json(&said);
+        let releases = value["releases"].as_array();
+        assert!(releases.is_some(), "there is no list of releases\n{said}");
+        releases.cloned().unwrap_or_default()
+    }
+
+    /// Number of the release that serves.
+    ///
+    /// # Panics
+    /// When it is not exactly one.
+    #[must_use]
+    pub fn serving(&self) -> u64 {
+        let releases = self.releases();
+        let serving: Vec<_> =
+            releases.iter().filter(|r| r["serves"] == true).filter_map(|r| r["number"].as_u64()).collect();
+        assert_eq!(serving.len(), 1, "exactly one release serves: {releases:#?}");
+        serving[0]
+    }
+}

@@ -1,0 +1,384 @@
+//! A throw-away server: `refloatd` and `refloat-edge` as real processes, with a state folder, ports and a network of
+//! their own, on the machine's Docker engine.
+//!
+//! ```text
+//! Host::start()   refloatd init, refloatd run --with-edge     ready when both ports accept
+//!   kill_agent()  SIGKILL to refloatd; the edge outlives it
+//!   kill_edge()   SIGKILL to refloat-edge; the agent starts another
+//!   restart()     refloatd again, over the same folder and ports
+//!   drop          both end; containers, networks, images and volumes of this host go; the log is shown on a panic
+//! ```
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::binaries::Binaries;
+use crate::command::{Finished, system};
+use crate::eventually::{eventually, eventually_true};
+use crate::load::Target;
+use crate::reservation::Reservation;
+
+/// A debug build on a busy machine takes seconds to start; this is a guard against hanging.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+const END_DEADLINE: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+
+/// How a host differs from the usual one.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where agent and edge listen; loopback unless another machine is to reach them.
+    pub listen: Ipv4Addr,
+    /// The engine's socket.
+    pub engine: PathBuf,
+    /// More lines of configuration, appended as they are.
+    pub extra: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { listen: Ipv4Addr::LOCALHOST, engine: DEFAULT_SOCKET.into(), extra: String::new() }
+    }
+}
+
+/// The server.
+#[derive(Debug)]
+pub struct Host {
+    binaries: Binaries,
+    options: Options,
+    folder: TempDir,
+    agent_port: Reservation,
+    edge_port: Reservation,
+    network: Reservation,
+    agent: Option<Child>,
+}
+
+impl Host {
+    /// Sets one up on loopback and starts it.
+    ///
+    /// # Panics
+    /// When it is not ready within a minute.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    /// The same, but different.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn start_with(options: Options) -> Self {
+        let folder = TempDir::with_prefix("refloat-host-").expect("a temporary folder can be made");
+        // The edge may run as another user: it has to be able to walk to its own folder.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).expect("a folder of ours can be opened");
+        let mut host = Self {
+            binaries: Binaries::find(),
+            options,
+            folder,
+            agent_port: Reservation::port(),
+            edge_port: Reservation::port(),
+            network: Reservation::network(),
+            agent: None,
+        };
+        std::fs::write(host.config_file(), host.config()).expect("the configuration can be written");
+        Finished::of(host.refloatd().arg("init")).success();
+        host.restart();
+        host
+    }
+
+    /// Starts the agent again and waits until both ports accept.
+    ///
+    /// # Panics
+    /// When they do not within a minute, or the agent ends.
+    pub fn restart(&mut self) {
+        self.launch();
+        self.wait_until_ready();
+    }
+
+    /// Starts the agent without waiting for anything.
+    ///
+    /// # Panics
+    /// When it runs already or cannot be started.
+    pub fn launch(&mut self) {
+        assert!(self.agent.is_none(), "the agent runs already");
+        let log = File::options().create(true).append(true).open(self.log_file()).expect("the log can be opened");
+        let same = log.try_clone().expect("a file handle can be doubled");
+        let mut command = self.refloatd();
+        command.args(["run", "--with-edge"]).stdin(Stdio::null()).stdout(log).stderr(same);
+        self.agent = Some(command.spawn().expect("refloatd can be started"));
+    }
+
+    /// Waits until both ports accept.
+    ///
+    /// # Panics
+    /// As [`Self::restart`].
+    pub fn wait_until_ready(&mut self) {
+        let addresses = [self.agent_address(), self.edge_address()];
+        for address in addresses {
+            eventually_true(&format!("{address} accepts"), READY_DEADLINE, || {
+                self.assert_agent_runs();
+                TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).is_ok()
+            });
+        }
+    }
+
+    /// SIGKILL to the agent. The edge goes on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill_agent(&mut self) {
+        let mut agent = self.agent.take().expect("the agent runs");
+        agent.kill().expect("a child can be killed");
+        agent.wait().expect("a killed child ends");
+    }
+
+    /// SIGTERM to the agent, and waits for its end. The edge goes on.
+    ///
+    /// # Panics
+    /// When it does not run, or does not end.
+    pub fn stop_agent(&mut self) {
+        let mut agent = self.agent.take().expect("the agent runs");
+        signal(agent.id(), Signal::TERM);
+        eventually("the agent's end", END_DEADLINE, || agent.try_wait().ok().flatten());
+    }
+
+    /// SIGKILL to the edge.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill_edge(&self) {
+        signal(self.edge_pid().expect("the edge runs"), Signal::KILL);
+    }
+
+    /// Process id of the agent.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn agent_pid(&self) -> u32 {
+        self.agent.as_ref().expect("the agent runs").id()
+    }
+
+    /// Process id of the edge: the one `refloat-edge` whose arguments name this host's folder.
+    #[must_use]
+    pub fn edge_pid(&self) -> Option<u32> {
+        self.processes("refloat-edge").first().copied()
+    }
+
+    /// Where the CLI connects.
+    #[must_use]
+    pub fn agent_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.agent_port.number()).into()
+    }
+
+    /// Where visitors connect.
+    #[must_use]
+    pub fn edge_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.edge_port.number()).into()
+    }
+
+    /// Requests for a path, by the edge's own address.
+    #[must_use]
+    pub fn target(&self, path: &str) -> Target {
+        let address = self.edge_address();
+        Target { address, host: address.to_string(), path: path.to_owned() }
+    }
+
+    /// Body of a path, if it is answered with 200.
+    #[must_use]
+    pub fn body(&self, path: &str) -> Option<String> {
+        let target = self.target(path);
+        let answer = crate::fetch::get(target.address, &target.host, path).ok()?;
+        (answer.status == 200).then_some(answer.body)
+    }
+
+    /// A fresh one-time code.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn pairing_code(&self) -> String {
+        let said = Finished::of(self.refloatd().arg("pair")).success();
+        let text = said.all_output();
+        let mut words = text.split_whitespace().skip_while(|word| *word != "--code").skip(1);
+        words.next().unwrap_or_else(|| no_code(&said)).to_owned()
+    }
+
+    /// Runs `refloat` as root on the server does: over the Unix socket, without pairing.
+    #[must_use]
+    pub fn refloat(&self, arguments: &[&str]) -> Finished {
+        Finished::of(Command::new(&self.binaries.cli).args(arguments).env("REFLOAT_SOCKET", self.control_socket()))
+    }
+
+    /// `refloatd` with this host's configuration.
+    #[must_use]
+    pub fn refloatd(&self) -> Command {
+        let mut command = Command::new(&self.binaries.agent);
+        command.arg("--config").arg(self.config_file());
+        command
+    }
+
+    /// The programs that it runs.
+    #[must_use]
+    pub fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
+    /// Where its state lies.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// The agent's Unix socket.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.path().join("run/refloatd.sock")
+    }
+
+    /// All that agent and edge have said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Names of this host's containers, stopped ones too.
+    ///
+    /// # Panics
+    /// When the engine does not answer.
+    #[must_use]
+    pub fn containers(&self) -> Vec<String> {
+        let names = self.networks().into_iter().flat_map(|network| {
+            let filter = format!("network={network}");
+            lines(&self.docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]))
+        });
+        names.collect()
+    }
+
+    /// Runs the engine's own client against this host's engine.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        let engine = format!("unix://{}", self.options.engine.display());
+        system("docker", &[&["--host", &engine], arguments].concat())
+    }
+
+    /// Resident memory of a process in KiB.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    #[must_use]
+    pub fn rss_kib(pid: u32) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
+        line.trim().trim_end_matches(" kB").parse().expect("the kernel writes a number")
+    }
+
+    /// Every network of the engine that lies in this host's subnet: no other host has it.
+    fn networks(&self) -> Vec<String> {
+        let ids = lines(&self.docker(&["network", "ls", "--quiet", "--filter", "driver=bridge"]));
+        let subnet = "{{range .IPAM.Config}}{{.Subnet}}{{end}}";
+        let ours = |id: &String| self.network.contains(&self.docker(&["network", "inspect", "--format", subnet, id]));
+        ids.into_iter().filter(ours).collect()
+    }
+
+    fn config(&self) -> String {
+        let Options { listen, engine, extra } = &self.options;
+        let folder = self.folder.path();
+        format!(
+            "state_dir = {state:?}\nrun_dir = {run:?}\nlisten = \"{listen}:{agent}\"\n\n\
+             [edge]\nhttp = [\"{listen}:{edge}\"]\nbinary = {binary:?}\n\n\
+             [network]\nsubnet = \"{subnet}\"\n\n\
+             [docker]\nsocket = {engine:?}\n\n{extra}",
+            state = folder.join("state"),
+            run = folder.join("run"),
+            agent = self.agent_port.number(),
+            edge = self.edge_port.number(),
+            binary = self.binaries.edge,
+            subnet = self.network.subnet(),
+        )
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.folder.path().join("refloatd.toml")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn assert_agent_runs(&mut self) {
+        let ended = self.agent.as_mut().and_then(|agent| agent.try_wait().ok().flatten());
+        assert!(ended.is_none(), "refloatd ended: {ended:?}\n{}", self.log());
+    }
+
+    /// Process ids of a program whose arguments name this host's folder.
+    fn processes(&self, program: &str) -> Vec<u32> {
+        let folder = self.folder.path().to_string_lossy();
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| runs(*pid, program, &folder)).collect()
+    }
+
+    fn clean_up(&mut self) {
+        if self.agent.is_some() {
+            self.kill_agent();
+        }
+        for pid in self.processes("refloat-edge") {
+            signal(pid, Signal::KILL);
+        }
+        for network in self.networks() {
+            let filter = format!("network={network}");
+            for container in lines(&self.docker(&["ps", "--all", "--quiet", "--filter", &filter])) {
+                self.docker(&["rm", "--force", "--volumes", &container]);
+            }
+            self.docker(&["network", "rm", &network]);
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return self.clean_up();
+        }
+        #[expect(clippy::print_stderr, reason = "a failed test shows what the server said")]
+        {
+            eprintln!("---- what agent and edge said ----\n{}----", self.log());
+        }
+        // What cannot be cleaned up after a failure must not hide the failure.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.clean_up()));
+    }
+}
+
+fn runs(pid: u32, program: &str, argument: &str) -> bool {
+    let Ok(command) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let command = String::from_utf8_lossy(&command);
+    let first = command.split('\0').next().unwrap_or_default();
+    Path::new(first).file_name().is_some_and(|name| name == program) && command.contains(argument)
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    // A process that has ended meanwhile is where it was to be.
+    let _ = kill_process(pid, signal);
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+#[expect(clippy::panic, reason = "the harness panics")]
+fn no_code(said: &Finished) -> &'static str {
+    panic!("no code was printed\n{said}")
+}
