@@ -11,6 +11,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -19,10 +20,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::binaries::Binaries;
-use crate::command::{Finished, system};
+use crate::command::Finished;
 use crate::eventually::{eventually, eventually_true};
 use crate::load::Target;
-use crate::reservation::Reservation;
+use crate::reservation::{self, Reservation};
 
 /// A debug build on a busy machine takes seconds to start; this is a guard against hanging.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -44,6 +45,66 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { listen: Ipv4Addr::LOCALHOST, engine: DEFAULT_SOCKET.into(), extra: String::new() }
+    }
+}
+
+/// What a host consists of beyond our own process: found again by its folder and its subnet, which no other host has.
+#[derive(Debug, Clone)]
+pub struct Traces {
+    folder: PathBuf,
+    subnet: String,
+    engine: PathBuf,
+}
+
+impl Traces {
+    /// Ends agent and edge at once, and removes containers, networks and the folder.
+    ///
+    /// # Panics
+    /// When the engine does not answer.
+    pub fn remove(&self) {
+        for pid in [self.processes("refloatd"), self.processes("refloat-edge")].concat() {
+            signal(pid, Signal::KILL);
+        }
+        for container in self.containers() {
+            docker(&self.engine, &["rm", "--force", "--volumes", &container]);
+        }
+        for network in self.networks() {
+            docker(&self.engine, &["network", "rm", &network]);
+        }
+        // A folder that is gone already is what was wanted.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+
+    /// Where its state lies.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Process ids of a program whose arguments name the folder.
+    #[must_use]
+    pub fn processes(&self, program: &str) -> Vec<u32> {
+        let folder = self.folder.to_string_lossy();
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| runs(*pid, program, &folder)).collect()
+    }
+
+    fn containers(&self) -> Vec<String> {
+        let of = |network: String| {
+            let filter = format!("network={network}");
+            lines(&docker(&self.engine, &["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]))
+        };
+        self.networks().into_iter().flat_map(of).collect()
+    }
+
+    fn networks(&self) -> Vec<String> {
+        let ids = lines(&docker(&self.engine, &["network", "ls", "--quiet", "--filter", "driver=bridge"]));
+        let format = "{{range .IPAM.Config}}{{.Subnet}}{{end}}";
+        // One that went away meanwhile is none of ours: ours stay until we remove them.
+        let subnet =
+            |id: &str| Finished::of(&mut client(&self.engine, &["network", "inspect", "--format", format, id]));
+        ids.into_iter().filter(|id| reservation::lies_in(&self.subnet, subnet(id).stdout.trim())).collect()
     }
 }
 
@@ -112,7 +173,8 @@ impl Host {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("the log can be opened");
         let same = log.try_clone().expect("a file handle can be doubled");
         let mut command = self.refloatd();
-        command.args(["run", "--with-edge"]).stdin(Stdio::null()).stdout(log).stderr(same);
+        // A group of its own: a Ctrl-C in the terminal is for us, and we end it.
+        command.args(["run", "--with-edge"]).stdin(Stdio::null()).stdout(log).stderr(same).process_group(0);
         self.agent = Some(command.spawn().expect("refloatd can be started"));
     }
 
@@ -170,7 +232,7 @@ impl Host {
     /// Process id of the edge: the one `refloat-edge` whose arguments name this host's folder.
     #[must_use]
     pub fn edge_pid(&self) -> Option<u32> {
-        self.processes("refloat-edge").first().copied()
+        self.traces().processes("refloat-edge").first().copied()
     }
 
     /// Where the CLI connects.
@@ -256,11 +318,7 @@ impl Host {
     /// When the engine does not answer.
     #[must_use]
     pub fn containers(&self) -> Vec<String> {
-        let names = self.networks().into_iter().flat_map(|network| {
-            let filter = format!("network={network}");
-            lines(&self.docker(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]))
-        });
-        names.collect()
+        self.traces().containers()
     }
 
     /// Runs the engine's own client against this host's engine.
@@ -269,8 +327,22 @@ impl Host {
     /// When it fails.
     #[track_caller]
     pub fn docker(&self, arguments: &[&str]) -> String {
-        let engine = format!("unix://{}", self.options.engine.display());
-        system("docker", &[&["--host", &engine], arguments].concat())
+        docker(&self.options.engine, arguments)
+    }
+
+    /// What this host leaves behind, for whoever has to end it from outside.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        let (folder, engine) = (self.folder.path().to_owned(), self.options.engine.clone());
+        Traces { folder, subnet: self.network.subnet(), engine }
+    }
+
+    /// Lets go of it: nothing is ended or removed, now or later.
+    #[must_use]
+    pub fn keep(self) -> Traces {
+        let traces = self.traces();
+        std::mem::forget(self);
+        traces
     }
 
     /// Resident memory of a process in KiB.
@@ -282,14 +354,6 @@ impl Host {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
         line.trim().trim_end_matches(" kB").parse().expect("the kernel writes a number")
-    }
-
-    /// Every network of the engine that lies in this host's subnet: no other host has it.
-    fn networks(&self) -> Vec<String> {
-        let ids = lines(&self.docker(&["network", "ls", "--quiet", "--filter", "driver=bridge"]));
-        let subnet = "{{range .IPAM.Config}}{{.Subnet}}{{end}}";
-        let ours = |id: &String| self.network.contains(&self.docker(&["network", "inspect", "--format", subnet, id]));
-        ids.into_iter().filter(ours).collect()
     }
 
     fn config(&self) -> String {
@@ -322,28 +386,11 @@ impl Host {
         assert!(ended.is_none(), "refloatd ended: {ended:?}\n{}", self.log());
     }
 
-    /// Process ids of a program whose arguments name this host's folder.
-    fn processes(&self, program: &str) -> Vec<u32> {
-        let folder = self.folder.path().to_string_lossy();
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        pids.filter(|pid| runs(*pid, program, &folder)).collect()
-    }
-
     fn clean_up(&mut self) {
         if self.agent.is_some() {
             self.kill_agent();
         }
-        for pid in self.processes("refloat-edge") {
-            signal(pid, Signal::KILL);
-        }
-        for network in self.networks() {
-            let filter = format!("network={network}");
-            for container in lines(&self.docker(&["ps", "--all", "--quiet", "--filter", &filter])) {
-                self.docker(&["rm", "--force", "--volumes", &container]);
-            }
-            self.docker(&["network", "rm", &network]);
-        }
+        self.traces().remove();
     }
 }
 
@@ -372,6 +419,16 @@ fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     // A process that has ended meanwhile is where it was to be.
     let _ = kill_process(pid, signal);
+}
+
+fn docker(engine: &Path, arguments: &[&str]) -> String {
+    Finished::of(&mut client(engine, arguments)).success().stdout.trim_end().to_owned()
+}
+
+fn client(engine: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("docker");
+    command.arg("--host").arg(format!("unix://{}", engine.display())).args(arguments);
+    command
 }
 
 fn lines(text: &str) -> Vec<String> {

@@ -50,16 +50,6 @@ impl Reservation {
         format!("10.{}.{}.0/20", 224 + self.number / 16, self.number % 16 * 16)
     }
 
-    /// Whether a subnet, in CIDR notation, lies in a network's number.
-    #[must_use]
-    pub fn contains(&self, subnet: &str) -> bool {
-        let address = subnet.split('/').next().and_then(|a| a.parse::<Ipv4Addr>().ok());
-        address.is_some_and(|a| {
-            let [first, second, third, _] = a.octets();
-            first == 10 && u16::from(second) == 224 + self.number / 16 && u16::from(third / 16) == self.number % 16
-        })
-    }
-
     fn first(kind: &str, mut range: std::ops::Range<u16>, free: impl Fn(u16) -> bool) -> Option<Self> {
         range.find_map(|number| {
             let path = std::env::temp_dir().join(format!("refloat-test-{kind}-{number}.lock"));
@@ -70,6 +60,13 @@ impl Reservation {
             }
         })
     }
+}
+
+/// Whether a subnet lies in one of [`Reservation::subnet`], both in CIDR notation.
+#[must_use]
+pub fn lies_in(reserved: &str, subnet: &str) -> bool {
+    let address = |cidr: &str| cidr.split('/').next().and_then(|a| a.parse::<Ipv4Addr>().ok()).map(u32::from);
+    address(reserved).zip(address(subnet)).is_some_and(|(a, b)| a >> 12 == b >> 12)
 }
 
 #[cfg(test)]
@@ -91,10 +88,11 @@ mod tests {
         };
         for (number, subnet) in [(0, "10.224.0.0/20"), (17, "10.225.16.0/20"), (255, "10.239.240.0/20")] {
             assert_eq!(network(number).subnet(), subnet);
-            assert!(network(number).contains(subnet));
-            assert!(!network(number ^ 1).contains(subnet));
+            assert!(lies_in(&network(number).subnet(), subnet));
+            assert!(!lies_in(&network(number ^ 1).subnet(), subnet));
         }
-        assert!(network(17).contains("10.225.31.192/26"));
-        assert!(!network(17).contains("10.225.32.0/26"));
+        assert!(lies_in("10.225.16.0/20", "10.225.31.192/26"));
+        assert!(!lies_in("10.225.16.0/20", "10.225.32.0/26"));
+        assert!(!lies_in("10.225.16.0/20", ""));
     }
 }
