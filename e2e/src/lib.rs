@@ -1,4 +1,5 @@
 //! The real programs over real Docker: what `tests/` asserts, `refloat-demo` shows and `refloat-bench` measures.
 
 pub mod answer;
+pub mod figure;
 pub mod scene;
