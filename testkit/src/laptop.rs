@@ -58,7 +58,15 @@ impl Laptop {
             None => host.agent_address().to_string(),
             Some(network) => format!("{}:{}", network.host_address(), host.agent_address().port()),
         };
-        self.refloat(self.folder.path(), &["pair", &server, "--code", &host.pairing_code()]).success();
+        self.pair_at(host, &server);
+    }
+
+    /// Pairs with a host at another address than its own: that of a relay.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn pair_at(&self, host: &Host, server: &str) {
+        self.refloat(self.folder.path(), &["pair", server, "--code", &host.pairing_code()]).success();
     }
 
     /// Runs `refloat` in a folder to its end.

@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod host;
 pub mod laptop;
 pub mod load;
+pub mod meter;
 pub mod namespace;
 pub mod project;
 pub mod reservation;
