@@ -342,7 +342,8 @@ mod tests {
         let load = Load::start(target(server(usize::MAX)), 500);
         load.wait_for(100);
         let report = load.finish().without_failure();
-        assert!(report.answered_by("connection 0") > report.requests() / 2, "{report:?}");
+        let connections: std::collections::BTreeSet<_> = report.samples.iter().map(|s| s.answer.clone()).collect();
+        assert!(connections.len() < report.requests() / 2, "{} connections", connections.len());
     }
 
     #[test]
