@@ -11,3 +11,4 @@ pub mod durable;
 pub mod edge;
 pub mod identity;
 pub mod journal;
+pub mod probe;

@@ -7,6 +7,8 @@
 //! [`InstanceSpec`] does not name.
 
 pub mod engine;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
 pub mod labels;
 pub mod real;
 
