@@ -4,6 +4,8 @@
 //! effect goes through a port ([`docker::Engine`], [`edge::Edge`], …), so that the same driver runs over fakes with
 //! paused time and over the real things.
 
+pub mod cas;
+pub mod cgroup;
 pub mod config;
 pub mod deploy;
 pub mod docker;
@@ -12,3 +14,5 @@ pub mod edge;
 pub mod identity;
 pub mod journal;
 pub mod probe;
+pub mod public;
+pub mod upload;
