@@ -191,7 +191,7 @@ struct Objects {
 enum State {
     Head(Vec<u8>),
     Directory { digest: Digest, length: u64, bytes: Vec<u8> },
-    File { writer: FileWriter, left: u64 },
+    File { writer: Box<FileWriter>, left: u64 },
 }
 
 impl State {
@@ -268,7 +268,7 @@ impl Objects {
                     return Err(UploadError::DiskFull { free_mib: free >> 20 });
                 }
                 let writer = self.cas.file_writer(&digest, length).map_err(refuse)?;
-                self.state = State::File { writer, left: length };
+                self.state = State::File { writer: Box::new(writer), left: length };
                 if length == 0 { self.end_file() } else { Ok(()) }
             }
             other => Err(UploadError::UnknownKind(other)),

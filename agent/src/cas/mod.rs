@@ -6,8 +6,8 @@
 //! CAS/temporary/           what is being written; emptied at start
 //! ```
 //!
-//! Owns what is stored ([`Cas`]), how a tree is walked ([`StoredTree`]), how a planner reads it ([`TreeSource`]) and how
-//! it becomes the context of a build ([`context`]).
+//! Owns what is stored ([`Cas`]), how a tree is walked ([`StoredTree`]) and how it becomes the context of a build
+//! ([`context`]).
 //!
 //! Two rules hold at all times. An object is visible only when it is complete, verified and on disk: temporary file →
 //! fsync → rename, and the folder is synced before an upload is acknowledged. A directory is stored only when everything
@@ -19,12 +19,10 @@
 pub mod context;
 pub mod ignore;
 pub mod objects;
-pub mod source;
 pub mod sources;
 pub mod tree;
 
 pub use context::{ContextSize, ContextSpec};
 pub use objects::{Objects, Writer};
-pub use source::TreeSource;
 pub use sources::{Cas, CasError, FileWriter, Missing};
 pub use tree::{StoredEntry, StoredNode, StoredTree};

@@ -299,3 +299,7 @@ impl FileWriter {
         self.writer.commit(&self.digest).map_err(io_error("store a file"))
     }
 }
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod tests;

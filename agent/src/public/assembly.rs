@@ -104,8 +104,8 @@ impl Assembly {
     /// When a link leaves the tree, nothing is left to publish, or a limit is passed.
     pub fn finish(mut self) -> Result<(FileTree, Vec<String>), PublishError> {
         let mut files: BTreeMap<String, Content> = BTreeMap::new();
-        let links: Vec<String> =
-            self.nodes.iter().filter_map(|(path, node)| is_link(node).then(|| path.clone())).collect();
+        let links = self.nodes.iter().filter(|(_, node)| is_link(node)).map(|(path, _)| path.clone());
+        let links: Vec<String> = links.collect();
         for (path, node) in &self.nodes {
             if let Node::File(content) = node {
                 files.insert(path.clone(), *content);

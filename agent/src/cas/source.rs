@@ -1,4 +1,0 @@
-//! placeholder
-/// x
-#[derive(Debug)]
-pub struct TreeSource;

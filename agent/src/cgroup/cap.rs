@@ -1,0 +1,241 @@
+//! The port, what it answers, and which implementation fits an engine.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::limits::{Bytes, Cpus, Limits};
+use super::{v1, v2};
+use crate::docker::EngineInfo;
+
+/// A cap on builds. Idempotent and quick: applied before every build, because nothing keeps a control group through a
+/// reboot. Blocks on the kernel's own files only.
+pub trait BuildCap: Send + Sync + fmt::Debug + 'static {
+    /// Makes the group, sets its limits, and answers what the kernel says about them.
+    fn apply(&self) -> CapStatus;
+    /// How often the group was over its memory limit and something in it was killed, since it was made; `None` when the
+    /// kernel does not count that.
+    fn kills(&self) -> Option<u64>;
+}
+
+/// What holds, as read back from the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CapStatus {
+    /// At least memory is limited.
+    Capped {
+        /// The group as the engine names it.
+        parent: String,
+        /// What the kernel says.
+        held: Held,
+        /// "cgroup v1", "cgroup v2", "systemd slice".
+        by: &'static str,
+    },
+    /// Nothing holds.
+    NotCapped {
+        /// Why, a fragment.
+        why: String,
+    },
+}
+
+/// Limits as the kernel reports them. `None` where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Processor time in thousandths of a core.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+impl CapStatus {
+    /// The answer for limits that were read back: without a memory limit nothing counts as capped.
+    pub(super) fn from_held(parent: String, held: Held, by: &'static str, without_memory: &str) -> Self {
+        match held.memory_bytes {
+            Some(_) => Self::Capped { parent, held, by },
+            None => Self::NotCapped { why: without_memory.to_owned() },
+        }
+    }
+
+    /// The group as the engine names it.
+    #[must_use]
+    pub fn parent(&self) -> Option<&str> {
+        match self {
+            Self::Capped { parent, .. } => Some(parent),
+            Self::NotCapped { .. } => None,
+        }
+    }
+
+    /// The memory limit in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Capped { held, .. } => held.memory_bytes,
+            Self::NotCapped { .. } => None,
+        }
+    }
+
+    /// Whether something that should hold does not.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        match self {
+            Self::Capped { held, .. } => held.cpu_millis.is_none() || held.pids.is_none(),
+            Self::NotCapped { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for CapStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotCapped { why } => write!(f, "builds are NOT capped: {why}"),
+            Self::Capped { held, by, .. } => {
+                let memory = held.memory_bytes.map(|bytes| format!("{} memory", Bytes(bytes)));
+                let cpus = held.cpu_millis.map(|millis| Cpus(millis).to_string());
+                let pids = held.pids.map(|pids| format!("{pids} processes"));
+                let limits: Vec<String> = [memory, cpus, pids].into_iter().flatten().collect();
+                write!(f, "builds are capped at {} ({by})", limits.join(", "))?;
+                let open: Vec<&str> = [("processor time", held.cpu_millis), ("processes", held.pids)]
+                    .into_iter()
+                    .filter_map(|(what, limit)| limit.is_none().then_some(what))
+                    .collect();
+                if open.is_empty() { Ok(()) } else { write!(f, "; NOT capped: {}", open.join(" and ")) }
+            }
+        }
+    }
+}
+
+/// The implementation for an engine. `root` is where control groups are mounted, `/sys/fs/cgroup`; `name` is the
+/// group's, a label such as `refloat-build`, its own for each agent on a host.
+#[must_use]
+pub fn choose(info: &EngineInfo, root: &Path, name: &str, limits: Limits) -> Box<dyn BuildCap> {
+    match (info.cgroup_driver.as_str(), info.cgroup_version) {
+        ("cgroupfs", 1) => Box::new(v1::Groups::new(root, name, limits)),
+        ("cgroupfs", 2) => Box::new(v2::Group::new(root, name, limits)),
+        ("systemd", 1) => Box::new(Slice { name: name.to_owned(), held: SliceFiles::V1(root.to_owned()) }),
+        ("systemd", 2) => Box::new(Slice { name: name.to_owned(), held: SliceFiles::V2(root.to_owned()) }),
+        (driver, version) => Box::new(Unknown {
+            why: format!(
+                "Docker uses control groups in a way that Refloat does not know ({driver}, version {version})"
+            ),
+        }),
+    }
+}
+
+/// A slice that systemd owns and whose unit file is part of the package. Writing into its files would be undone by
+/// systemd, so this only looks.
+#[derive(Debug)]
+struct Slice {
+    name: String,
+    held: SliceFiles,
+}
+
+#[derive(Debug)]
+enum SliceFiles {
+    V1(PathBuf),
+    V2(PathBuf),
+}
+
+impl Slice {
+    /// `refloat-build.slice` lies in `refloat.slice`: a dash in a slice's name is a level.
+    fn path(&self) -> PathBuf {
+        let mut path = PathBuf::new();
+        let dashes = self.name.match_indices('-').map(|(at, _)| at);
+        for end in dashes.chain([self.name.len()]) {
+            path.push(format!("{}.slice", &self.name[..end]));
+        }
+        path
+    }
+}
+
+impl BuildCap for Slice {
+    fn apply(&self) -> CapStatus {
+        let held = match &self.held {
+            SliceFiles::V1(root) => v1::read(root, &self.path()),
+            SliceFiles::V2(root) => v2::read(&root.join(self.path())),
+        };
+        let slice = format!("{}.slice", self.name);
+        let why = format!(
+            "{slice} is not active or has no MemoryMax; `systemctl start {slice}` starts the one that the package installs"
+        );
+        CapStatus::from_held(slice, held, "systemd slice", &why)
+    }
+
+    fn kills(&self) -> Option<u64> {
+        match &self.held {
+            SliceFiles::V1(_) => None,
+            SliceFiles::V2(root) => v2::kills(&root.join(self.path())),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Unknown {
+    why: String,
+}
+
+impl BuildCap for Unknown {
+    fn apply(&self) -> CapStatus {
+        CapStatus::NotCapped { why: self.why.clone() }
+    }
+
+    fn kills(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(driver: &str, version: u8) -> EngineInfo {
+        EngineInfo {
+            version: "28.5.2".to_owned(),
+            live_restore: true,
+            cgroup_driver: driver.to_owned(),
+            cgroup_version: version,
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits { memory_bytes: 1_536 << 20, cpu_millis: 1_500, pids: 1_024 }
+    }
+
+    #[test]
+    fn an_engine_that_is_not_known_is_said_to_be_uncapped() {
+        let root = tempfile::tempdir().unwrap();
+        for (driver, version) in [("none", 2), ("cgroupfs", 3), ("", 0)] {
+            let status = choose(&info(driver, version), root.path(), "refloat-build", limits()).apply();
+            assert!(status.to_string().starts_with("builds are NOT capped: "), "{status}");
+            assert_eq!(status.parent(), None);
+        }
+    }
+
+    #[test]
+    fn a_slice_that_is_not_there_is_said_to_be_uncapped_and_what_to_type() {
+        let root = tempfile::tempdir().unwrap();
+        for version in [1, 2] {
+            let status = choose(&info("systemd", version), root.path(), "refloat-build", limits()).apply();
+            assert!(status.to_string().contains("systemctl start refloat-build.slice"), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_slice_is_believed_for_what_the_kernel_says_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root.path().join("refloat.slice/refloat-build.slice");
+        std::fs::create_dir_all(&group).unwrap();
+        std::fs::write(group.join("memory.max"), "1610612736\n").unwrap();
+        std::fs::write(group.join("cpu.max"), "max 100000\n").unwrap();
+        std::fs::write(group.join("pids.max"), "1024\n").unwrap();
+        std::fs::write(group.join("memory.events"), "low 0\nhigh 0\nmax 9\noom 2\noom_kill 3\n").unwrap();
+        let cap = choose(&info("systemd", 2), root.path(), "refloat-build", limits());
+        let status = cap.apply();
+        assert_eq!(status.parent(), Some("refloat-build.slice"));
+        let sentence =
+            "builds are capped at 1.5 GiB memory, 1024 processes (systemd slice); NOT capped: processor time";
+        assert_eq!(status.to_string(), sentence);
+        assert_eq!(cap.kills(), Some(3));
+        std::fs::write(group.join("memory.max"), "max\n").unwrap();
+        assert!(cap.apply().to_string().starts_with("builds are NOT capped: "));
+    }
+}
