@@ -32,8 +32,8 @@ fn pair_deploy_redeploy_and_roll_back_without_a_failed_request() {
 
 #[test]
 fn a_laptop_on_another_network_deploys_by_mutual_tls() {
-    let host = Host::start_with(Options { listen: [0, 0, 0, 0].into(), ..Options::default() });
     let laptop = Laptop::elsewhere();
+    let host = Host::start_with(Options::reachable_at(&laptop.host_address()));
     laptop.pair(&host);
     let project = Project::example("node-hello");
     laptop.refloat(project.folder(), &["deploy"]).success();

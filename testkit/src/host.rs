@@ -36,6 +36,8 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 pub struct Options {
     /// Where agent and edge listen; loopback unless another machine is to reach them.
     pub listen: Ipv4Addr,
+    /// The server's address as visitors know it.
+    pub public_host: String,
     /// The engine's socket.
     pub engine: PathBuf,
     /// More lines of configuration, appended as they are.
@@ -44,7 +46,16 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { listen: Ipv4Addr::LOCALHOST, engine: DEFAULT_SOCKET.into(), extra: String::new() }
+        let listen = Ipv4Addr::LOCALHOST;
+        Self { listen, public_host: listen.to_string(), engine: DEFAULT_SOCKET.into(), extra: String::new() }
+    }
+}
+
+impl Options {
+    /// A host that another machine reaches at this address.
+    #[must_use]
+    pub fn reachable_at(address: &str) -> Self {
+        Self { listen: Ipv4Addr::UNSPECIFIED, public_host: address.to_owned(), ..Self::default() }
     }
 }
 
@@ -137,7 +148,7 @@ impl Host {
     #[must_use]
     pub fn start_with(options: Options) -> Self {
         let folder = TempDir::with_prefix("refloat-host-").expect("a temporary folder can be made");
-        // The edge may run as another user: it has to be able to walk to its own folder.
+        // The edge may run as another user: it has to be able to walk to what is its own.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).expect("a folder of ours can be opened");
         let mut host = Self {
@@ -149,6 +160,10 @@ impl Host {
             network: Reservation::network(),
             agent: None,
         };
+        // As root the edge runs as a user of its own, who may not look into whatever folder the target folder lies in.
+        let copy = std::fs::hard_link(&host.binaries.edge, host.edge_binary())
+            .or_else(|_| std::fs::copy(&host.binaries.edge, host.edge_binary()).map(drop));
+        copy.expect("the edge can be copied");
         std::fs::write(host.config_file(), host.config()).expect("the configuration can be written");
         Finished::of(host.refloatd().arg("init")).success();
         host.restart();
@@ -277,7 +292,7 @@ impl Host {
     /// Runs `refloat` as root on the server does: over the Unix socket, without pairing.
     #[must_use]
     pub fn refloat(&self, arguments: &[&str]) -> Finished {
-        Finished::of(Command::new(&self.binaries.cli).args(arguments).env("REFLOAT_SOCKET", self.control_socket()))
+        Finished::of(Command::new(&self.binaries.cli).args(arguments).arg("--socket").arg(self.control_socket()))
     }
 
     /// `refloatd` with this host's configuration.
@@ -303,7 +318,7 @@ impl Host {
     /// The agent's Unix socket.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
-        self.folder.path().join("run/refloatd.sock")
+        self.folder.path().join("run/agent.sock")
     }
 
     /// All that agent and edge have said.
@@ -357,20 +372,24 @@ impl Host {
     }
 
     fn config(&self) -> String {
-        let Options { listen, engine, extra } = &self.options;
+        let Options { listen, public_host, engine, extra } = &self.options;
         let folder = self.folder.path();
         format!(
             "state_dir = {state:?}\nrun_dir = {run:?}\nlisten = \"{listen}:{agent}\"\n\n\
-             [edge]\nhttp = [\"{listen}:{edge}\"]\nbinary = {binary:?}\n\n\
+             [edge]\nhttp = [\"{listen}:{edge}\"]\nbinary = {binary:?}\npublic_host = \"{public_host}\"\n\n\
              [network]\nsubnet = \"{subnet}\"\n\n\
              [docker]\nsocket = {engine:?}\n\n{extra}",
             state = folder.join("state"),
             run = folder.join("run"),
             agent = self.agent_port.number(),
             edge = self.edge_port.number(),
-            binary = self.binaries.edge,
+            binary = self.edge_binary(),
             subnet = self.network.subnet(),
         )
+    }
+
+    fn edge_binary(&self) -> PathBuf {
+        self.folder.path().join("refloat-edge")
     }
 
     fn config_file(&self) -> PathBuf {

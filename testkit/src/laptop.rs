@@ -1,5 +1,6 @@
 //! Somebody's laptop: the CLI with a configuration folder of its own, and on request a network of its own.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
@@ -49,16 +50,18 @@ impl Laptop {
         laptop
     }
 
+    /// Where it sees the machine that hosts run on.
+    #[must_use]
+    pub fn host_address(&self) -> String {
+        self.network.as_ref().map_or_else(|| Ipv4Addr::LOCALHOST.to_string(), Namespace::host_address)
+    }
+
     /// Pairs with a host, with a fresh code.
     ///
     /// # Panics
     /// When that fails.
     pub fn pair(&self, host: &Host) {
-        let server = match &self.network {
-            None => host.agent_address().to_string(),
-            Some(network) => format!("{}:{}", network.host_address(), host.agent_address().port()),
-        };
-        self.pair_at(host, &server);
+        self.pair_at(host, &format!("{}:{}", self.host_address(), host.agent_address().port()));
     }
 
     /// Pairs with a host at another address than its own: that of a relay.
