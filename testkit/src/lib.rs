@@ -6,6 +6,7 @@
 
 pub mod binaries;
 pub mod command;
+pub mod engine;
 pub mod eventually;
 pub mod fetch;
 pub mod host;

@@ -11,15 +11,15 @@ use refloat_testkit::host::Host;
 use refloat_testkit::laptop::Laptop;
 use refloat_testkit::load::Report;
 use refloat_testkit::meter::Meter;
-use refloat_testkit::project::Project;
+use refloat_testkit::project::{Project, noise};
 
 use crate::{high, step};
 
 const WARM_ROUNDS: usize = 50;
 const UNCHANGED_ROUNDS: usize = 20;
 const STANDBY_DEADLINE: Duration = Duration::from_secs(120);
-const LARGE_FILES: usize = 700;
-const LARGE_FILE_BYTES: usize = (50 << 20) / LARGE_FILES;
+const LARGE_FILES: u64 = 700;
+const LARGE_FILE_BYTES: usize = (50 << 20) / 700;
 const V1: &str = "from v1";
 const V2: &str = "from v2";
 
@@ -84,16 +84,8 @@ fn one_line_in_fifty_megabytes(figures: &mut Figures) {
 /// A static site of 700 files that do not compress.
 fn large_site() -> Project {
     let project = Project::example("static-site");
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut byte = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
     for number in 0..LARGE_FILES {
-        let bytes: Vec<u8> = (0..LARGE_FILE_BYTES).map(|_| byte()).collect();
-        project.write(&format!("media/{}/{number}.bin", number % 20), bytes);
+        project.write(&format!("media/{}/{number}.bin", number % 20), noise(number, LARGE_FILE_BYTES));
     }
     project
 }

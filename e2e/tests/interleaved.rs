@@ -1,0 +1,113 @@
+//! Several deployments at once.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use refloat_e2e::scene::{Scene, code};
+use refloat_testkit::eventually::eventually_true;
+use refloat_testkit::fetch;
+use refloat_testkit::load::{Load, Target};
+use refloat_testkit::project::{Project, noise};
+
+const V1: &str = "from v1";
+const V2: &str = "from v2";
+const V3: &str = "from v3";
+const STARTED: Duration = Duration::from_secs(90);
+/// What a slowed phase takes at least: long enough to act within it.
+const SLOW_MS: u32 = 20_000;
+
+/// Two releases, and a third whose deploy has begun.
+fn deploying(edit: impl FnOnce(&Project)) -> (Scene, Child) {
+    let scene = Scene::hello_with_two_releases();
+    scene.set_hello_version("v2", "v3");
+    edit(&scene.project);
+    let mut deploy = scene.laptop.command(scene.project.folder(), &["deploy"]);
+    let child = deploy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("refloat can be started");
+    (scene, child)
+}
+
+fn phase_of(scene: &Scene) -> String {
+    let said = scene.refloat(&["status", "--json"]).success();
+    let status = refloat_e2e::answer::json(&said);
+    status["apps"][0]["deployment"]["phase"].as_str().unwrap_or_default().to_owned()
+}
+
+fn rollback_wins(scene: &Scene, deploy: Child) {
+    let (rolled_back, report) = scene.under_load("/", || scene.refloat(&["rollback"]));
+    assert!(rolled_back.took < Duration::from_millis(SLOW_MS.into()), "it waited for the deployment\n{rolled_back}");
+    rolled_back.success().says("cancelled");
+    let report = report.clean_switch(V2, V1);
+    assert_eq!(report.answered_by(V3), 0);
+    let output = deploy.wait_with_output().expect("the deploy ends");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code::CANCELLED), "{said}");
+    assert_eq!(scene.serving(), 1);
+}
+
+#[test]
+fn a_rollback_during_a_build_cancels_it() {
+    let build = format!("\"build\": \"node -e 'setTimeout(()=>{{}},{SLOW_MS})'\",\n    \"start\":");
+    let (scene, deploy) = deploying(|project| project.edit("package.json", "\"start\":", &build));
+    eventually_true("the build runs", STARTED, || phase_of(&scene) == "building");
+    rollback_wins(&scene, deploy);
+}
+
+#[test]
+fn a_rollback_during_the_gate_cancels_it() {
+    let wait = format!("await new Promise((r) => setTimeout(r, {SLOW_MS}));\nserver.listen(");
+    let (scene, deploy) = deploying(|project| project.edit("server.js", "server.listen(", &wait));
+    eventually_true("the gate waits", STARTED, || phase_of(&scene) == "gating");
+    rollback_wins(&scene, deploy);
+}
+
+#[test]
+fn a_rollback_during_an_upload_does_not_wait_for_it() {
+    let (scene, mut deploy) = deploying(|project| project.write("large.bin", noise(1, 400 << 20)));
+    let (rolled_back, report) = scene.under_load("/", || scene.refloat(&["rollback"]));
+    rolled_back.success();
+    report.clean_switch(V2, V1);
+    // Whether the upload had ended before is of no concern here.
+    let _ = deploy.kill();
+    deploy.wait().expect("a killed child ends");
+}
+
+#[test]
+fn cancel_ends_a_deployment_and_changes_nothing() {
+    let wait = format!("await new Promise((r) => setTimeout(r, {SLOW_MS}));\nserver.listen(");
+    let (scene, deploy) = deploying(|project| project.edit("server.js", "server.listen(", &wait));
+    eventually_true("the gate waits", STARTED, || phase_of(&scene) == "gating");
+    scene.refloat(&["cancel"]).success();
+    let output = deploy.wait_with_output().expect("the deploy ends");
+    assert_eq!(output.status.code(), Some(code::CANCELLED));
+    assert_eq!(scene.serving(), 2);
+}
+
+#[test]
+fn two_apps_switch_at_once_and_each_only_to_its_own() {
+    let scene = Scene::hello_with_two_releases();
+    scene.refloat(&["domains", "add", "one.test"]).success();
+    let other = Project::example("node-hello");
+    other.edit("package.json", "node-hello", "node-other");
+    other.edit("version.js", "v1", "w1");
+    let refloat = |arguments: &[&str]| scene.laptop.refloat(other.folder(), arguments);
+    refloat(&["domains", "add", "node-other", "two.test"]).success();
+    refloat(&["deploy"]).success();
+    other.edit("version.js", "w1", "w2");
+    refloat(&["deploy"]).success();
+
+    let address = scene.host.edge_address();
+    let load = |host: &str| Load::start(Target { address, host: host.to_owned(), path: "/".to_owned() }, 100);
+    let (one, two) = (load("one.test"), load("two.test"));
+    one.wait_for(20);
+    two.wait_for(20);
+    std::thread::scope(|scope| {
+        scope.spawn(|| scene.refloat(&["rollback"]).success());
+        scope.spawn(|| refloat(&["rollback"]).success());
+    });
+    one.wait_for(20);
+    two.wait_for(20);
+    one.finish().clean_switch(V2, V1);
+    two.finish().clean_switch("from w2", "from w1");
+    let foreign = fetch::get(address, "three.test", "/").expect("the edge answers");
+    assert_eq!(foreign.status, 404, "a name that belongs to nobody");
+}
