@@ -43,9 +43,23 @@ impl Postgres {
     fn sessions(&self) -> Option<usize> {
         let query = "select count(*) from pg_stat_activity where application_name = 'pool'";
         let port = self.url.rsplit(':').next()?.trim_end_matches("/postgres");
-        let psql = ["exec", &self.container, "psql", "-h", "127.0.0.1", "-p", port, "-U", "postgres", "-tAc", query];
+        let psql = [
+            "exec",
+            "--env",
+            "PGPASSWORD=secret",
+            &self.container,
+            "psql",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            port,
+            "-U",
+            "postgres",
+            "-tAc",
+            query,
+        ];
         let mut command = std::process::Command::new("docker");
-        let said = refloat_testkit::command::Finished::of(command.args(psql).env("PGPASSWORD", "secret"));
+        let said = refloat_testkit::command::Finished::of(command.args(psql));
         said.stdout.trim().parse().ok()
     }
 }

@@ -1,7 +1,8 @@
 //! A Docker engine of the test's own, so that it may be stopped, killed and restarted. Needs root.
 //!
-//! Its data, socket and containerd namespaces are its own; no default bridge, so that it shares nothing with the
-//! machine's engine but the kernel.
+//! Its data, socket, bridge and containerd namespaces are its own, and it leaves the packet filter alone: an engine that
+//! sets that up flushes what the machine's own engine needs, and one without any bridge removes `docker0`. So its
+//! containers and the host reach each other, and a container reaches nothing else.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,8 +12,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::command::Finished;
+use crate::command::{Finished, system};
 use crate::eventually::{eventually, eventually_true};
+use crate::reservation::Reservation;
 
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const END_DEADLINE: Duration = Duration::from_secs(60);
@@ -21,6 +23,7 @@ const END_DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Engine {
     folder: TempDir,
+    bridge: Reservation,
     live_restore: bool,
     daemon: Option<Child>,
 }
@@ -34,7 +37,12 @@ impl Engine {
     pub fn start(live_restore: bool) -> Self {
         assert!(rustix::process::geteuid().is_root(), "an engine needs root: run the tests as root");
         let folder = TempDir::with_prefix("refloat-engine-").expect("a temporary folder can be made");
-        let mut engine = Self { folder, live_restore, daemon: None };
+        let mut engine = Self { folder, bridge: Reservation::network(), live_restore, daemon: None };
+        engine.remove_bridge();
+        system("ip", &["link", "add", &engine.bridge_name(), "type", "bridge"]);
+        let address = engine.bridge.subnet().replace(".0/20", ".1/24");
+        system("ip", &["addr", "add", &address, "dev", &engine.bridge_name()]);
+        system("ip", &["link", "set", &engine.bridge_name(), "up"]);
         engine.restart();
         engine
     }
@@ -59,7 +67,8 @@ impl Engine {
             .arg(format!("--containerd-namespace={name}"))
             .arg(format!("--containerd-plugins-namespace={name}-plugins"))
             .arg(format!("--live-restore={}", self.live_restore))
-            .arg("--bridge=none");
+            .arg(format!("--bridge={}", self.bridge_name()))
+            .args(["--iptables=false", "--ip6tables=false", "--ip-masq=false"]);
         self.daemon =
             Some(command.stdin(Stdio::null()).stdout(log).stderr(same).spawn().expect("dockerd can be started"));
         eventually_true("the engine answers", READY_DEADLINE, || {
@@ -121,6 +130,15 @@ impl Engine {
         self.folder.path().join(name)
     }
 
+    fn bridge_name(&self) -> String {
+        format!("rfe{}", self.bridge.number())
+    }
+
+    /// What is left of an earlier one goes too; that there is nothing is no error.
+    fn remove_bridge(&self) {
+        let _ = Finished::of(Command::new("ip").args(["link", "del", &self.bridge_name()]));
+    }
+
     fn clean_up(&mut self) {
         if self.daemon.is_none() {
             self.restart();
@@ -131,6 +149,7 @@ impl Engine {
         }
         Finished::of(&mut self.client(&["network", "prune", "--force"])).success();
         self.stop();
+        self.remove_bridge();
         unmount_below(self.folder.path());
     }
 }
