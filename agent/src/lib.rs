@@ -4,9 +4,9 @@
 //! effect goes through a port ([`docker::Engine`], [`edge::Edge`], …), so that the same driver runs over fakes with
 //! paused time and over the real things.
 
-pub mod build;
 pub mod cas;
 pub mod cgroup;
+pub mod clock;
 pub mod config;
 pub mod deploy;
 pub mod docker;
@@ -14,6 +14,9 @@ pub mod durable;
 pub mod edge;
 pub mod identity;
 pub mod journal;
+pub mod ledger;
+pub mod paths;
 pub mod probe;
 pub mod public;
+pub mod store;
 pub mod upload;

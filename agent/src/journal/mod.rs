@@ -3,11 +3,23 @@
 //! `append` is the durability point of the whole agent: when it answers, the record is synced in the ledger and folded
 //! into the store. Reads come from the store. Only this module holds both; everything else holds a [`Journal`].
 
+mod file;
+#[cfg(any(test, feature = "testing"))]
+mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub mod sample;
+#[cfg(test)]
+mod tests;
+
 use async_trait::async_trait;
 use refloat_model::{
     AppName, AppState, DeploymentId, DeploymentRecord, EnvId, EnvRecord, Event, HostState, Principal, ReleaseNumber,
     ReleaseRecord,
 };
+
+pub use file::{FileJournal, JournalOptions, JournalReport, OpenError};
+#[cfg(any(test, feature = "testing"))]
+pub use memory::{Fault, MemoryDisk, MemoryJournal};
 
 /// Appends facts, reads what they add up to.
 #[async_trait]
@@ -41,6 +53,13 @@ pub enum JournalError {
     /// This write or sync failed. The record may be there or not; it was not acknowledged.
     #[error("the record could not be made durable: {0}")]
     NotDurable(String),
+    /// There is no room for the record. Nothing was written, and the ledger stays open: what finishes a running
+    /// deployment still fits.
+    #[error("there is no room for the record: {0}")]
+    NoRoom(String),
+    /// The event cannot be recorded, or does not fit what is there. Nothing was written. A mistake in this program.
+    #[error("the record was refused: {0}")]
+    Refused(String),
     /// The store did not answer, and could not be rebuilt.
     #[error("the store cannot be read: {0}")]
     Store(String),
