@@ -33,7 +33,7 @@ need_tool() {
   "cargo-$1" "$1" --version >/dev/null 2>&1 && return
   say "building cargo-$1 $2 (once; kept in $TOOLS)"
   # Unoptimised: it runs for seconds and builds in a third of the time.
-  CARGO_TARGET_DIR=$REFLOAT_CACHE/tools-target cargo install --quiet --locked --debug --root "$TOOLS" "cargo-$1@$2" </dev/null
+  CARGO_TARGET_DIR=$REFLOAT_CACHE/tools-target CARGO_PROFILE_DEV_DEBUG=false cargo install --quiet --locked --debug --root "$TOOLS" "cargo-$1@$2" </dev/null
   rm -rf "$REFLOAT_CACHE/tools-target"
 }
 

@@ -1,6 +1,10 @@
 //! One server, one paired laptop and one app's source: what nearly every test begins with.
 
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
 use refloat_testkit::command::Finished;
+use refloat_testkit::eventually::eventually_true;
 use refloat_testkit::host::Host;
 use refloat_testkit::laptop::Laptop;
 use refloat_testkit::load::Load;
@@ -13,6 +17,27 @@ use crate::answer;
 pub const RATE: u32 = 200;
 /// Requests before and after a change, so that both sides of it are seen.
 const MARGIN_REQUESTS: usize = 40;
+
+/// What a slowed phase takes at least: long enough to act within it.
+pub const SLOW_MS: u32 = 20_000;
+
+/// Makes the build of `node-hello` take [`SLOW_MS`].
+///
+/// # Panics
+/// When the project is another one.
+pub fn slow_build(project: &Project) {
+    let build = format!("\"build\": \"node -e 'setTimeout(()=>{{}},{SLOW_MS})'\",\n    \"start\":");
+    project.edit("package.json", "\"start\":", &build);
+}
+
+/// Makes the start of `node-hello` take [`SLOW_MS`].
+///
+/// # Panics
+/// When the project is another one.
+pub fn slow_start(project: &Project) {
+    let wait = format!("await new Promise((r) => setTimeout(r, {SLOW_MS}));\nserver.listen(");
+    project.edit("server.js", "server.listen(", &wait);
+}
 
 /// Exit codes of the CLI.
 pub mod code {
@@ -92,6 +117,32 @@ impl Scene {
     #[must_use]
     pub fn deploy(&self) -> Finished {
         self.refloat(&["deploy"])
+    }
+
+    /// `refloat deploy`, begun.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn begin_deploy(&self) -> Child {
+        let mut deploy = self.laptop.command(self.project.folder(), &["deploy"]);
+        deploy
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("refloat can be started")
+    }
+
+    /// Waits until the running deployment is in that phase.
+    ///
+    /// # Panics
+    /// When it is not within a minute and a half.
+    pub fn wait_for_phase(&self, phase: &str) {
+        eventually_true(&format!("the phase is {phase}"), Duration::from_secs(90), || {
+            let status = answer::json(&self.refloat(&["status", "--json"]).success());
+            status["apps"][0]["deployment"]["phase"] == phase
+        });
     }
 
     /// Does something under load and returns what it returned, with the load's report.

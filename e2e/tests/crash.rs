@@ -1,9 +1,13 @@
 //! Processes that are killed: visitors notice nothing, and what was acknowledged is still true.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use refloat_e2e::scene::Scene;
+use refloat_e2e::answer;
+use refloat_e2e::scene::{RATE, Scene, slow_build, slow_start};
 use refloat_testkit::eventually::{eventually, eventually_true};
+use refloat_testkit::load::Load;
+use refloat_testkit::project::{Project, noise};
 
 const V1: &str = "from v1";
 const V2: &str = "from v2";
@@ -13,7 +17,7 @@ const RECOVERED: Duration = Duration::from_secs(60);
 fn the_edge_serves_on_while_the_agent_is_dead_and_the_agent_finds_it_again() {
     let mut scene = Scene::hello_with_two_releases();
     let edge = scene.host.edge_pid().expect("the edge runs");
-    let load = refloat_testkit::load::Load::start(scene.host.target("/"), 200);
+    let load = Load::start(scene.host.target("/"), RATE);
     load.wait_for(20);
     scene.host.kill_agent();
     load.wait_for(100);
@@ -38,23 +42,63 @@ fn a_killed_edge_comes_back_with_the_table_that_it_had() {
     assert!(scene.host.body("/").is_some_and(|body| body.contains(V1)));
 }
 
-#[test]
-fn a_deploy_whose_agent_is_killed_ends_by_itself_after_the_restart() {
+/// Kills the agent in a phase of r2's deploy, restarts it, and sees what must be true whatever the phase was: no request
+/// failed, the deployment ended by itself, and another deploy goes live.
+fn killed_in(phase: &str, slow: fn(&Project)) {
     let mut scene = Scene::with_example("node-hello");
     scene.deploy().success();
     scene.set_hello_version("v1", "v2");
-    // Long enough in the gate to be killed there.
-    scene.project.edit("server.js", "server.listen(", "await new Promise((r) => setTimeout(r, 4000));\nserver.listen(");
-    let mut deploy = scene.laptop.command(scene.project.folder(), &["deploy"]);
-    let mut deploy =
-        deploy.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("it starts");
-    eventually_true("a second container", RECOVERED, || scene.host.containers().len() == 2);
+    slow(&scene.project);
+    let mut deploy = scene.begin_deploy();
+    scene.wait_for_phase(phase);
+    let load = Load::start(scene.host.target("/"), RATE);
+    load.wait_for(20);
     scene.host.kill_agent();
+    load.wait_for(20);
     scene.host.restart();
-    eventually_true("r2 serves", RECOVERED, || scene.host.body("/").is_some_and(|body| body.contains(V2)));
-    assert_eq!(scene.serving(), 2);
+    eventually_true("the deployment has ended", RECOVERED, || {
+        let status = answer::json(&scene.refloat(&["status", "--json"]).success());
+        status["apps"][0]["deployment"].is_null()
+    });
+    load.wait_for(20);
+    load.finish().without_failure();
     let _ = deploy.kill();
     deploy.wait().expect("a killed child ends");
+    scene.set_hello_version("v2", "v3");
+    scene.deploy().success();
+    assert!(scene.host.body("/").is_some_and(|body| body.contains("from v3")));
+}
+
+#[test]
+fn a_deploy_whose_agent_is_killed_in_the_build_ends_by_itself() {
+    killed_in("building", slow_build);
+}
+
+#[test]
+fn a_deploy_whose_agent_is_killed_in_the_gate_ends_by_itself() {
+    killed_in("gating", slow_start);
+}
+
+#[test]
+fn a_store_that_is_damaged_is_set_aside_and_rebuilt() {
+    let mut scene = Scene::hello_with_two_releases();
+    scene.host.stop_agent();
+    let store = scene.host.state_dir().join("store");
+    for file in files_below(&store) {
+        let length = file.metadata().map(|m| m.len()).unwrap_or_default();
+        std::fs::write(&file, noise(length, usize::try_from(length).unwrap_or_default()))
+            .expect("a file can be damaged");
+    }
+    scene.host.restart();
+    assert_eq!(scene.serving(), 2);
+    scene.refloat(&["rollback"]).success();
+    assert_eq!(scene.serving(), 1);
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let (folders, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| path.is_dir());
+    files.into_iter().chain(folders.iter().flat_map(|folder| files_below(folder))).collect()
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Several deployments at once.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
-use refloat_e2e::scene::{Scene, code};
-use refloat_testkit::eventually::eventually_true;
+use refloat_e2e::scene::{SLOW_MS, Scene, code, slow_build, slow_start};
 use refloat_testkit::fetch;
 use refloat_testkit::load::{Load, Target};
 use refloat_testkit::project::{Project, noise};
@@ -12,24 +11,13 @@ use refloat_testkit::project::{Project, noise};
 const V1: &str = "from v1";
 const V2: &str = "from v2";
 const V3: &str = "from v3";
-const STARTED: Duration = Duration::from_secs(90);
-/// What a slowed phase takes at least: long enough to act within it.
-const SLOW_MS: u32 = 20_000;
-
 /// Two releases, and a third whose deploy has begun.
 fn deploying(edit: impl FnOnce(&Project)) -> (Scene, Child) {
     let scene = Scene::hello_with_two_releases();
     scene.set_hello_version("v2", "v3");
     edit(&scene.project);
-    let mut deploy = scene.laptop.command(scene.project.folder(), &["deploy"]);
-    let child = deploy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("refloat can be started");
+    let child = scene.begin_deploy();
     (scene, child)
-}
-
-fn phase_of(scene: &Scene) -> String {
-    let said = scene.refloat(&["status", "--json"]).success();
-    let status = refloat_e2e::answer::json(&said);
-    status["apps"][0]["deployment"]["phase"].as_str().unwrap_or_default().to_owned()
 }
 
 fn rollback_wins(scene: &Scene, deploy: Child) {
@@ -46,17 +34,15 @@ fn rollback_wins(scene: &Scene, deploy: Child) {
 
 #[test]
 fn a_rollback_during_a_build_cancels_it() {
-    let build = format!("\"build\": \"node -e 'setTimeout(()=>{{}},{SLOW_MS})'\",\n    \"start\":");
-    let (scene, deploy) = deploying(|project| project.edit("package.json", "\"start\":", &build));
-    eventually_true("the build runs", STARTED, || phase_of(&scene) == "building");
+    let (scene, deploy) = deploying(slow_build);
+    scene.wait_for_phase("building");
     rollback_wins(&scene, deploy);
 }
 
 #[test]
 fn a_rollback_during_the_gate_cancels_it() {
-    let wait = format!("await new Promise((r) => setTimeout(r, {SLOW_MS}));\nserver.listen(");
-    let (scene, deploy) = deploying(|project| project.edit("server.js", "server.listen(", &wait));
-    eventually_true("the gate waits", STARTED, || phase_of(&scene) == "gating");
+    let (scene, deploy) = deploying(slow_start);
+    scene.wait_for_phase("gating");
     rollback_wins(&scene, deploy);
 }
 
@@ -73,9 +59,8 @@ fn a_rollback_during_an_upload_does_not_wait_for_it() {
 
 #[test]
 fn cancel_ends_a_deployment_and_changes_nothing() {
-    let wait = format!("await new Promise((r) => setTimeout(r, {SLOW_MS}));\nserver.listen(");
-    let (scene, deploy) = deploying(|project| project.edit("server.js", "server.listen(", &wait));
-    eventually_true("the gate waits", STARTED, || phase_of(&scene) == "gating");
+    let (scene, deploy) = deploying(slow_start);
+    scene.wait_for_phase("gating");
     scene.refloat(&["cancel"]).success();
     let output = deploy.wait_with_output().expect("the deploy ends");
     assert_eq!(output.status.code(), Some(code::CANCELLED));
