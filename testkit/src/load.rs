@@ -251,7 +251,6 @@ impl Report {
     ///
     /// # Panics
     /// When a request failed: the message says how, and how often.
-    #[must_use]
     #[track_caller]
     pub fn without_failure(self) -> Self {
         assert!(self.requests() > 0, "no request was made");
