@@ -113,7 +113,7 @@ impl Show {
             self.standby("paused");
             let rolled_back = self.changed(V2, V1, |scene| scene.refloat(&["rollback", "--json"]));
             whole.push(rolled_back.took);
-            let ms = answer::server_ms(&answer::json(&rolled_back)).unwrap_or_default();
+            let ms = answer::server_ms(&answer::outcome(&rolled_back)).unwrap_or_default();
             server.push(Duration::from_secs_f64(ms / 1000.0));
             // The last round leaves r1: the cold one begins with going forward again.
             if round + 1 < WARM_ROUNDS {

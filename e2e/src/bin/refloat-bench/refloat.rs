@@ -43,7 +43,7 @@ fn warm_rollbacks(scene: &Scene, figures: &mut Figures) {
         let (rolled_back, report) = scene.under_load("/", || scene.refloat(&["rollback", "--json"]).success());
         command.push(rolled_back.took);
         switch.push(report.switched_after(rolled_back.started, V1));
-        server.extend(answer::server_ms(&answer::json(&rolled_back)).map(|ms| Duration::from_secs_f64(ms / 1000.0)));
+        server.extend(answer::server_ms(&answer::outcome(&rolled_back)).map(|ms| Duration::from_secs_f64(ms / 1000.0)));
         loads.push(report);
         paused(scene);
         scene.refloat(&["activate", "r2"]).success();
