@@ -226,7 +226,10 @@ pub fn apply<R: Records>(records: &mut R, entry: &Entry) -> Result<(), FoldError
             let record =
                 DeploymentRecord { app: app.clone(), deployment: deployment.clone(), outcome: None, ended_at_ms: 0 };
             records.put_deployment(deployment.id, record);
-            with_app(records, app, |state| state.deployment = Some(deployment.clone()))
+            // One that never got its turn is recorded while another runs.
+            with_app(records, app, |state| {
+                state.deployment.get_or_insert_with(|| deployment.clone());
+            })
         }
         Event::DeploymentResumed { app, deployment } => {
             with_deployment(records, app, *deployment, |d| d.resumed = d.resumed.saturating_add(1))
@@ -370,7 +373,10 @@ fn commit<R: Records>(records: &mut R, entry: &Entry) -> Result<(), FoldError<R:
             state.serving_since_ms = entry.at_ms;
         }
     })?;
-    with_deployment(records, app, *deployment, |d| d.committed = true)?;
+    with_deployment(records, app, *deployment, |d| {
+        d.committed = true;
+        d.handovers.clear();
+    })?;
     match activates {
         Some(number) => activate(records, app, *number, displaced, *deployment, *generation, entry),
         None => Ok(()),
