@@ -2,6 +2,8 @@
 //! fail, or loses its answer. A new agent on the same disk must end every deployment, keep what was acknowledged, and
 //! leave exactly what the journal says.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 #[path = "world/faults.rs"]
 mod faults;
 mod world;

@@ -1,5 +1,7 @@
 //! The driver over a host in memory, with paused time.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 #[path = "world/faults.rs"]
 mod faults;
 mod world;

@@ -1,7 +1,7 @@
 //! The door: finds or makes the app, hands the request to its task, and hands out watches.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use async_trait::async_trait;
 use refloat_model::admission::Denial;
@@ -18,18 +18,19 @@ use super::request::{Ask, Denied, Submit};
 use super::resolve;
 use super::sequencer::Sequencer;
 use super::update::{Accepted, Update};
+use crate::build::MakeRoom;
 use crate::journal::JournalError;
 
 /// Most deployments whose updates are kept in memory.
 const MAX_FEEDS: usize = 100;
 
 /// Handle to everything that deploys.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Deployments {
     inner: Arc<Inner>,
 }
 
-impl std::fmt::Debug for Deployments {
+impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Deployments").finish_non_exhaustive()
     }
@@ -373,9 +374,30 @@ impl Deployments {
     }
 }
 
+/// Lets the builder, which is made before the dispatcher, ask it for room.
+#[derive(Debug, Default)]
+pub struct StandbyRoom(OnceLock<Weak<Inner>>);
+
+impl StandbyRoom {
+    /// From now on room is made by these apps.
+    pub fn of(&self, deployments: &Deployments) {
+        // Set once, by the composition of the daemon; a second time changes nothing.
+        self.0.set(Arc::downgrade(&deployments.inner)).ok();
+    }
+}
+
+#[async_trait]
+impl MakeRoom for StandbyRoom {
+    async fn make_room(&self) {
+        if let Some(inner) = self.0.get().and_then(Weak::upgrade) {
+            Deployments { inner }.make_room().await;
+        }
+    }
+}
+
 /// Makes room for a build: every app gives up its warm standby.
 #[async_trait]
-impl crate::build::MakeRoom for Deployments {
+impl MakeRoom for Deployments {
     async fn make_room(&self) {
         let apps: Vec<App> = self.apps().values().cloned().collect();
         for app in apps {

@@ -202,6 +202,9 @@ impl Driver {
             local_plan: self.local_plan,
         };
         let built = self.build(job).await?;
+        for note in &built.notes {
+            self.say(Update::Note { warn: note.warn, text: note.text.clone() });
+        }
         let parent = self.serving_record(&state).await?;
         let release = self.release_of(&built, deploy.source, built.plan_digest, env, parent.as_ref());
         if !deploy.force
@@ -236,7 +239,9 @@ impl Driver {
 
     fn say_build(&mut self, progress: BuildProgress) {
         match progress {
-            BuildProgress::Plan { shape, processes } => self.enter(Phase::Building, &format!("{shape}: {processes}")),
+            BuildProgress::Plan { shape, processes } => {
+                self.enter(Phase::Building, &format!("{shape}: {}", processes.join("; ")))
+            }
             BuildProgress::Step { text, done, total, cached } => {
                 let what = if cached { format!("{text} (cached)") } else { text };
                 self.say(Update::Progress { what, done: done.into(), total: total.into(), unit: "steps" });

@@ -11,5 +11,22 @@
 //!
 //! Decisions are in `refloat-model` (admission, planning, lineage, standby); files here do what was decided.
 
+mod app_task;
+pub mod dispatcher;
+mod driver;
+mod feed;
+pub mod fetch;
+mod gate;
+mod handover;
+mod keeper;
+pub mod ports;
+mod ready;
 pub mod request;
+mod resolve;
+mod sequencer;
+mod stop;
 pub mod update;
+mod verify;
+
+pub use dispatcher::{AppOverview, Deployments, StandbyRoom};
+pub use feed::Watch;

@@ -69,14 +69,9 @@ impl From<SwitchError> for Stop {
 
 impl From<BuildError> for Stop {
     fn from(error: BuildError) -> Self {
-        if error.is_cancelled() {
-            return Self::Cancelled("a newer request".to_owned());
+        match error {
+            BuildError::Cancelled => Self::Cancelled("a newer request".to_owned()),
+            error => Self::Failed(error.failure()),
         }
-        Self::Failed(Failure {
-            reason: error.reason().to_owned(),
-            message: error.to_string(),
-            next_command: error.next_command(),
-            lines: error.lines(),
-        })
     }
 }

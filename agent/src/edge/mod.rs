@@ -2,6 +2,9 @@
 //!
 //! Owns the port [`Edge`] and its client over the Unix socket. Deliberately absent: any byte of app traffic.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod fake;
+
 use async_trait::async_trait;
 use refloat_model::{AppName, Generation, InstanceName, RouteTable, TableDigest};
 

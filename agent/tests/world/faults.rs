@@ -1,5 +1,5 @@
 //! What goes wrong at the n-th effect: the agent dies before or after it, it fails, or it happens and the answer is lost.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::sync::{Arc, Mutex};
 
@@ -189,7 +189,11 @@ pub struct FaultyEdge<J> {
 }
 
 impl<J: Journal> FaultyEdge<J> {
-    async fn effect<T>(&self, what: &'static str, run: impl Future<Output = Result<T, EdgeError>>) -> Result<T, EdgeError> {
+    async fn effect<T>(
+        &self,
+        what: &'static str,
+        run: impl Future<Output = Result<T, EdgeError>>,
+    ) -> Result<T, EdgeError> {
         let away = || EdgeError::Unreachable("injected".into());
         self.faults.effect(what, run, away, away).await
     }

@@ -1,5 +1,5 @@
 //! A whole host in memory: what outlives an agent (journal, Docker, the edge) and the agents that come and go.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,10 +15,10 @@ use refloat_agent::deploy::update::{Report, Update};
 use refloat_agent::deploy::{Deployments, Watch};
 use refloat_agent::docker::fake::{Behaviour, FakeDocker};
 use refloat_agent::docker::{Engine, RunState, Secrets};
-use refloat_agent::edge::Edge;
+
 use refloat_agent::edge::fake::FakeEdge;
 use refloat_agent::journal::Journal;
-use refloat_agent::journal::memory::MemoryJournal;
+use refloat_agent::journal::{MemoryDisk, MemoryJournal};
 use refloat_agent::probe::FakeProbe;
 use refloat_model::standby::StandbyPolicy;
 use refloat_model::*;
@@ -41,11 +41,7 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let journal = Arc::new(MemoryJournal::new());
-        let genesis = Event::HostInitialised { host_id: HOST, epoch: Epoch(1) };
-        if journal.host().await.unwrap().epoch == Epoch(0) {
-            journal.append(&Principal::agent(), genesis).await.unwrap();
-        }
+        let journal = Arc::new(MemoryJournal::open(&MemoryDisk::new(), Arc::new(TokioClock)).unwrap());
         let docker = FakeDocker::new();
         Self { journal, docker, edge: FakeEdge::default(), builder: ScriptedBuilder::default(), ids: Arc::default() }
     }
@@ -55,7 +51,11 @@ impl World {
         let ports = Ports {
             journal: Arc::new(FaultyJournal { inner: self.journal.clone(), faults: faults.clone() }),
             engine: Arc::new(FaultyEngine { inner: Arc::new(self.docker.agent(HOST)), faults: faults.clone() }),
-            edge: Arc::new(FaultyEdge { inner: self.edge.clone(), journal: self.journal.clone(), faults: faults.clone() }),
+            edge: Arc::new(FaultyEdge {
+                inner: self.edge.clone(),
+                journal: self.journal.clone(),
+                faults: faults.clone(),
+            }),
             builder: Arc::new(FaultyBuilder { inner: self.builder.clone(), faults: faults.clone() }),
             probe: Arc::new(FakeProbe(self.docker.clone())),
             trees: Arc::new(AllTrees),
@@ -118,7 +118,16 @@ impl World {
 
     fn build_of(&self, n: u8, processes: Vec<Process>, build_ms: u64) -> SourceDigest {
         let source = SourceDigest([n; 32]);
-        let built = Built { plan_digest: PlanDigest([n; 32]), processes, shape: "test".into(), build_ms, notes: Vec::new() };
+        let built = Built {
+            plan_digest: PlanDigest([n; 32]),
+            processes,
+            shape: "test".into(),
+            build_ms,
+            notes: vec![],
+            unchanged: false,
+            images: vec![],
+            trees: vec![],
+        };
         self.builder.0.lock().unwrap().insert(source, built);
         source
     }
@@ -296,7 +305,7 @@ impl Builder for ScriptedBuilder {
         cancel: CancellationToken,
     ) -> Result<Built, BuildError> {
         let built = self.0.lock().unwrap().get(&job.source).cloned().expect("the source is known");
-        progress.send(BuildProgress::Plan { shape: "test".into(), processes: "web".into() }).await.ok();
+        progress.send(BuildProgress::Plan { shape: "test".into(), processes: vec!["web".into()] }).await.ok();
         tokio::select! {
             () = cancel.cancelled() => Err(BuildError::Cancelled),
             () = tokio::time::sleep(Duration::from_millis(built.build_ms)) => Ok(built),
@@ -373,7 +382,9 @@ impl Fetch for FetchThroughEdge {
         let routes = table.app_for_host(host).ok_or("no app has this host")?;
         match routes.route_for_path(path).map(|r| &r.target) {
             Some(RouteTarget::Files { .. }) => Ok(200),
-            Some(RouteTarget::Instance { ip, port, .. }) if self.docker.is_listening(Ipv4Addr::from(*ip), *port) => Ok(200),
+            Some(RouteTarget::Instance { ip, port, .. }) if self.docker.is_listening(Ipv4Addr::from(*ip), *port) => {
+                Ok(200)
+            }
             _ => Err("nothing listens".into()),
         }
     }
