@@ -40,7 +40,7 @@ impl Scenario {
     }
 
     /// What served before the act, and what serves when it succeeds.
-    fn from_to(self) -> (ReleaseNumber, ReleaseNumber) {
+    fn before_and_after(self) -> (ReleaseNumber, ReleaseNumber) {
         if self.is_back() { (ReleaseNumber(2), ReleaseNumber(1)) } else { (ReleaseNumber(1), ReleaseNumber(2)) }
     }
 
@@ -91,7 +91,7 @@ async fn one(scenario: Scenario, n: usize, mode: Mode) {
     let world = World::new().await;
     let second = scenario.prepare(&world).await;
     let before = routes_of(&world);
-    let (from, to) = scenario.from_to();
+    let (from, to) = scenario.before_and_after();
     let faults = Faults::none();
     let agent = world.agent(&faults).await;
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,5 +1,5 @@
 //! What goes wrong at the n-th effect: the agent dies before or after it, it fails, or it happens and the answer is lost.
-#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 use std::sync::{Arc, Mutex};
 

@@ -1,5 +1,5 @@
 //! A whole host in memory: what outlives an agent (journal, Docker, the edge) and the agents that come and go.
-#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -59,7 +59,7 @@ impl World {
             builder: Arc::new(FaultyBuilder { inner: self.builder.clone(), faults: faults.clone() }),
             probe: Arc::new(FakeProbe(self.docker.clone())),
             trees: Arc::new(AllTrees),
-            vault: Arc::new(PlainVault::default()),
+            vault: Arc::new(PlainVault),
             fetch: Arc::new(FetchThroughEdge { edge: self.edge.clone(), docker: self.docker.clone() }),
             clock: Arc::new(TokioClock),
         };
@@ -170,7 +170,7 @@ impl World {
     /// The invariants of an app at rest; the first that does not hold.
     async fn off(&self, app: &AppName) -> Option<String> {
         let host = self.journal.host().await.unwrap();
-        let Some(state) = self.journal.app(app).await.unwrap() else { return None };
+        let state = self.journal.app(app).await.unwrap()?;
         if state.deployment.is_some() {
             return Some("a deployment runs".into());
         }
@@ -326,7 +326,6 @@ impl Trees for AllTrees {
 }
 
 /// Keeps values in the open: the driver's tests are not about sealing.
-#[derive(Default)]
 struct PlainVault;
 
 static VALUES: Mutex<Option<HashMap<[u8; 16], String>>> = Mutex::new(None);
