@@ -9,6 +9,7 @@
 //!   drop          both end; containers, networks, images and volumes of this host go; the log is shown on a panic
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
@@ -68,7 +69,7 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Ends agent and edge at once, and removes containers, networks and the folder.
+    /// Ends agent and edge at once, and removes containers, networks, volumes, images and the folder.
     ///
     /// # Panics
     /// When the engine does not answer.
@@ -76,11 +77,27 @@ impl Traces {
         for pid in [self.processes("refloatd"), self.processes("refloat-edge")].concat() {
             signal(pid, Signal::KILL);
         }
+        let engine = &self.engine;
+        let ids = self.host_ids();
         for container in self.containers() {
-            docker(&self.engine, &["rm", "--force", "--volumes", &container]);
+            docker(engine, &["rm", "--force", "--volumes", &container]);
         }
         for network in self.networks() {
-            docker(&self.engine, &["network", "rm", &network]);
+            docker(engine, &["network", "rm", &network]);
+        }
+        for id in ids {
+            let label = |name: &str| format!("label=dev.refloat.{name}={id}");
+            for volume in lines(&docker(engine, &["volume", "ls", "--quiet", "--filter", &label("host")])) {
+                docker(engine, &["volume", "rm", &volume]);
+            }
+            for container in lines(&docker(engine, &["ps", "--all", "--quiet", "--filter", &label("one-off")])) {
+                docker(engine, &["rm", "--force", &container]);
+            }
+            let ours = format!("reference=refloat-{}/*", id.get(..8).unwrap_or(&id));
+            let tags = ["images", "--filter", &ours, "--format", "{{.Repository}}:{{.Tag}}"];
+            for tag in lines(&docker(engine, &tags)) {
+                docker(engine, &["rmi", "--force", &tag]);
+            }
         }
         // A folder that is gone already is what was wanted.
         let _ = std::fs::remove_dir_all(&self.folder);
@@ -107,6 +124,13 @@ impl Traces {
             lines(&docker(&self.engine, &["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]))
         };
         self.networks().into_iter().flat_map(of).collect()
+    }
+
+    /// The identity that the host's agent gave itself, once an app has a network.
+    fn host_ids(&self) -> BTreeSet<String> {
+        let label = "{{index .Labels \"dev.refloat.host\"}}";
+        let of = |network: String| docker(&self.engine, &["network", "inspect", "--format", label, &network]);
+        self.networks().into_iter().map(of).filter(|id| !id.is_empty()).collect()
     }
 
     fn networks(&self) -> Vec<String> {
