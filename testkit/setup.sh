@@ -42,6 +42,8 @@ need_engine() {
   if ! command -v dockerd >/dev/null; then
     from_distribution docker.io iptables ca-certificates
   fi
+  # Newer distributions have the client in a package of its own.
+  command -v docker >/dev/null || from_distribution docker-cli
   docker info >/dev/null 2>&1 && return
   [ "$(id -u)" -eq 0 ] || die "the Docker engine cannot be reached as $(id -un). Run this as root, or join the group docker"
   say "starting the Docker engine"
