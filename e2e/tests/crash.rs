@@ -1,6 +1,7 @@
 //! Processes that are killed: visitors notice nothing, and what was acknowledged is still true.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use refloat_e2e::answer;
@@ -77,6 +78,35 @@ fn a_deploy_whose_agent_is_killed_in_the_build_ends_by_itself() {
 #[test]
 fn a_deploy_whose_agent_is_killed_in_the_gate_ends_by_itself() {
     killed_in("gating", slow_start);
+}
+
+/// The moments, after the command's start, at which the agent is killed: denser than the steps of a switch.
+const MOMENTS: std::ops::Range<u32> = 0..25;
+const MOMENT: Duration = Duration::from_millis(6);
+
+#[test]
+fn an_agent_killed_at_any_moment_of_a_switch_leaves_one_whole_release_serving() {
+    let mut scene = Scene::hello_with_two_releases();
+    let load = Load::start(scene.host.target("/"), RATE);
+    for moment in MOMENTS {
+        let to = if scene.serving() == 2 { "r1" } else { "r2" };
+        let mut activate = scene.laptop.command(scene.project.folder(), &["activate", to]);
+        let activate = activate.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut activate = activate.spawn().expect("refloat can be started");
+        // Not to wait for anything: this is the moment that is tried.
+        std::thread::sleep(MOMENT * moment);
+        scene.host.kill_agent();
+        scene.host.restart();
+        let _ = activate.kill();
+        activate.wait().expect("a killed child ends");
+        eventually_true("no deployment runs and the serving release answers", RECOVERED, || {
+            let status = answer::json(&scene.refloat(&["status", "--json"]).success());
+            let body = format!("hello from v{}\n", status["apps"][0]["serving"]);
+            status["apps"][0]["deployment"].is_null() && scene.host.body("/").as_ref() == Some(&body)
+        });
+    }
+    load.wait_for(20);
+    load.finish().without_failure();
 }
 
 #[test]
