@@ -4,6 +4,8 @@
 //! effect goes through a port ([`docker::Engine`], [`edge::Edge`], …), so that the same driver runs over fakes with
 //! paused time and over the real things.
 
+pub mod api;
+pub mod app_logs;
 pub mod build;
 pub mod cas;
 pub mod cgroup;
