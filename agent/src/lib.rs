@@ -15,6 +15,7 @@ pub mod deploy;
 pub mod docker;
 pub mod durable;
 pub mod edge;
+pub mod host;
 pub mod identity;
 pub mod journal;
 pub mod ledger;

@@ -81,7 +81,7 @@ impl Paths {
     /// Where the agent talks to the edge.
     #[must_use]
     pub fn edge_socket(&self) -> PathBuf {
-        self.run.join("edge.sock")
+        self.run.join("edge").join("control.sock")
     }
 }
 
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(paths.ledger(), Path::new("/var/lib/refloat/ledger"));
         assert_eq!(paths.edge_state(), Path::new("/var/lib/refloat/edge"));
         assert_eq!(paths.agent_socket(), Path::new("/run/refloat/agent.sock"));
-        assert_eq!(paths.edge_socket(), Path::new("/run/refloat/edge.sock"));
+        assert_eq!(paths.edge_socket(), Path::new("/run/refloat/edge/control.sock"));
     }
 
     #[test]

@@ -5,6 +5,9 @@
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
 
+pub mod client;
+pub mod spawn;
+
 use async_trait::async_trait;
 use refloat_model::{AppName, Generation, InstanceName, RouteTable, TableDigest};
 

@@ -1,0 +1,59 @@
+//! What the agent must know of its host: the MTU of its links, its own address, and its name.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
+/// MTU where none can be found: Ethernet's.
+const DEFAULT_MTU: u16 = 1_500;
+
+/// MTU in bytes of the link that the default route leaves by. Docker's own 1500 stalls on narrower links.
+#[must_use]
+pub fn mtu() -> u16 {
+    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let link = default_link(&routes);
+    let read = |link: &str| fs::read_to_string(format!("/sys/class/net/{link}/mtu")).ok()?.trim().parse().ok();
+    link.and_then(read).unwrap_or(DEFAULT_MTU)
+}
+
+/// The link of the default route in the kernel's route table, as `/proc/net/route` shows it.
+fn default_link(routes: &str) -> Option<&str> {
+    routes.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let (link, destination) = (fields.next()?, fields.next()?);
+        // A link's name becomes part of a path.
+        (destination == "00000000" && !link.contains('/')).then_some(link)
+    })
+}
+
+/// The address that this host has towards the internet; loopback when it has none.
+#[must_use]
+pub fn address() -> IpAddr {
+    let asked = || -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        // Nothing is sent: connecting a datagram socket only picks the route. The address is TEST-NET-1.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    asked().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// The host's own name.
+#[must_use]
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_link_is_the_one_with_destination_zero() {
+        let table = "Iface\tDestination\tGateway\n\
+                     docker0\t000011AC\t00000000\n\
+                     eth0\t00000000\t0100A8C0\n";
+        assert_eq!(default_link(table), Some("eth0"));
+        assert_eq!(default_link("Iface\tDestination\n"), None);
+        assert_eq!(default_link("x\n../../x 00000000 0\n"), None);
+    }
+}
