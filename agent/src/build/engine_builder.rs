@@ -235,3 +235,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 pub fn watched_disks(state: &Path) -> Disks {
     Disks::new(vec![state.to_owned(), PathBuf::from("/var/lib/docker")])
 }
+
+#[cfg(test)]
+#[path = "engine_builder_tests.rs"]
+mod tests;
