@@ -32,15 +32,22 @@ impl MakeRoom for Room {
 }
 
 #[derive(Debug)]
-struct Cap(CapStatus);
+struct Cap {
+    status: CapStatus,
+    used: bool,
+}
 
 impl BuildCap for Cap {
     fn apply(&self) -> CapStatus {
-        self.0.clone()
+        self.status.clone()
     }
 
     fn kills(&self) -> Option<u64> {
         None
+    }
+
+    fn was_used(&self) -> bool {
+        self.used
     }
 }
 
@@ -61,10 +68,10 @@ struct Host {
 }
 
 fn host(plan: Plan) -> Host {
-    host_with(plan, capped())
+    host_with(plan, Cap { status: capped(), used: true })
 }
 
-fn host_with(plan: Plan, cap: CapStatus) -> Host {
+fn host_with(plan: Plan, cap: Cap) -> Host {
     let root = tempfile::tempdir().unwrap();
     let cas = Arc::new(Cas::open(&root.path().join("cas")).unwrap());
     let publisher = Publication::open(&root.path().join("public"), Arc::clone(&cas)).unwrap();
@@ -80,7 +87,7 @@ fn host_with(plan: Plan, cap: CapStatus) -> Host {
         publisher: Arc::new(publisher),
         cas: Arc::clone(&cas),
         planner: Arc::clone(&planner) as Arc<dyn Planner>,
-        cap: Arc::new(Cap(cap)),
+        cap: Arc::new(cap),
         room: Arc::clone(&room) as Arc<dyn MakeRoom>,
         disks: Disks::with_probe(vec![PathBuf::from("/")], Arc::new(probe)),
     };
@@ -314,11 +321,24 @@ async fn what_a_build_says_arrives_in_order_plan_notes_steps_lines() {
 
 #[tokio::test(start_paused = true)]
 async fn a_build_that_is_not_capped_says_so_before_it_begins() {
-    let host = host_with(server("true"), CapStatus::NotCapped { why: "no control groups".to_owned() });
+    let status = CapStatus::NotCapped { why: "no control groups".to_owned() };
+    let host = host_with(server("true"), Cap { status, used: false });
     let (built, said) = host.say(host.job("app")).await;
     assert!(built.is_ok());
     let text = "builds are NOT capped: no control groups".to_owned();
     assert!(said.contains(&BuildProgress::Note { warn: true, text }), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_ran_outside_of_its_group_says_so() {
+    let host = host_with(server("true"), Cap { status: capped(), used: false });
+    let outside = |said: &[BuildProgress]| {
+        said.iter().any(|p| matches!(p, BuildProgress::Note { warn: true, text } if text.contains("was NOT capped")))
+    };
+    let (built, said) = host.say(host.job("app")).await;
+    assert!(built.is_ok() && outside(&said), "{said:?}");
+    let (_, said) = host.say(host.job("other")).await;
+    assert!(!outside(&said), "nothing ran: every step came from the cache: {said:?}");
 }
 
 #[tokio::test(start_paused = true)]

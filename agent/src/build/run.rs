@@ -115,7 +115,12 @@ impl Run<'_> {
             cgroup_parent: cap.and_then(CapStatus::parent).map(str::to_owned),
         };
         let (sender, receiver) = mpsc::channel(PROGRESS_BACKLOG);
-        let (built, ()) = tokio::join!(parts.engine.build(request, sender, stop.clone()), self.forward(receiver, step));
+        let (built, ran) =
+            tokio::join!(parts.engine.build(request, sender, stop.clone()), self.forward(receiver, step));
+        if ran && cap.is_some_and(|status| status.parent().is_some()) && !parts.cap.was_used() {
+            let text = "this build was NOT capped: Docker ran it outside of the group that it was told".to_owned();
+            self.say(BuildProgress::Note { warn: true, text }).await;
+        }
         built.map_err(|error| {
             let killed = parts.cap.kills().zip(kills_before).is_some_and(|(after, before)| after > before);
             BuildError::from_engine(error, cap.and_then(CapStatus::memory_bytes), killed)
@@ -151,17 +156,21 @@ impl Run<'_> {
         }
     }
 
-    async fn forward(&self, mut receiver: mpsc::Receiver<BuildOutput>, step: &Step) {
+    /// Hands on what the engine says. Answers whether a command was run, and not taken from the cache.
+    async fn forward(&self, mut receiver: mpsc::Receiver<BuildOutput>, step: &Step) -> bool {
+        let mut ran = false;
         while let Some(output) = receiver.recv().await {
             let progress = match output {
                 BuildOutput::Step { text, done, total, cached } => {
                     step.set(&text);
+                    ran |= !cached && text.contains("] RUN ");
                     BuildProgress::Step { text, done, total, cached }
                 }
                 BuildOutput::Line(line) => BuildProgress::Line(line),
             };
             self.say(progress).await;
         }
+        ran
     }
 
     fn publish_error(&self, error: PublishError) -> BuildError {

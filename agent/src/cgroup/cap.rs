@@ -15,6 +15,22 @@ pub trait BuildCap: Send + Sync + fmt::Debug + 'static {
     /// How often the group was over its memory limit and something in it was killed, since it was made; `None` when the
     /// kernel does not count that.
     fn kills(&self) -> Option<u64>;
+    /// Whether a build step has run below the group since it was last applied: the engine is told where to run a step,
+    /// and an engine that does not listen says nothing.
+    fn was_used(&self) -> bool;
+}
+
+/// What BuildKit calls the group that it makes for its steps below the one that it is given. It stays, empty.
+const STEPS: &str = "buildkit";
+
+/// Removes the mark of earlier builds. It does not go while a build runs, and then it is none of an earlier one.
+pub(super) fn forget_steps(group: &Path) {
+    let _ = std::fs::remove_dir(group.join(STEPS));
+}
+
+/// Whether BuildKit has made its group.
+pub(super) fn has_steps(group: &Path) -> bool {
+    group.join(STEPS).is_dir()
 }
 
 /// What holds, as read back from the kernel.
@@ -108,63 +124,76 @@ impl fmt::Display for CapStatus {
 /// group's, a label such as `refloat-build`, its own for each agent on a host.
 #[must_use]
 pub fn choose(info: &EngineInfo, root: &Path, name: &str, limits: Limits) -> Box<dyn BuildCap> {
-    match (info.cgroup_driver.as_str(), info.cgroup_version) {
-        ("cgroupfs", 1) => Box::new(v1::Groups::new(root, name, limits)),
-        ("cgroupfs", 2) => Box::new(v2::Group::new(root, name, limits)),
-        ("systemd", 1) => Box::new(Slice { name: name.to_owned(), held: SliceFiles::V1(root.to_owned()) }),
-        ("systemd", 2) => Box::new(Slice { name: name.to_owned(), held: SliceFiles::V2(root.to_owned()) }),
-        (driver, version) => Box::new(Unknown {
-            why: format!(
-                "Docker uses control groups in a way that Refloat does not know ({driver}, version {version})"
-            ),
-        }),
+    let own: Box<dyn BuildCap> = match info.cgroup_version {
+        1 => Box::new(v1::Groups::new(root, name, limits)),
+        2 => Box::new(v2::Group::new(root, name, limits)),
+        version => {
+            let why = format!("Docker uses control groups of version {version}, which Refloat does not know");
+            return Box::new(Unknown { why });
+        }
+    };
+    match info.cgroup_driver.as_str() {
+        "cgroupfs" => own,
+        "systemd" => {
+            let (root, path) = (root.to_owned(), slice_path(name));
+            Box::new(Slice { root, path, is_v1: info.cgroup_version == 1, own })
+        }
+        driver => {
+            Box::new(Unknown { why: format!("Docker's cgroup driver is {driver:?}, which Refloat does not know") })
+        }
     }
 }
 
-/// A slice that systemd owns and whose unit file is part of the package. Writing into its files would be undone by
-/// systemd, so this only looks.
-#[derive(Debug)]
-struct Slice {
-    name: String,
-    held: SliceFiles,
+/// `refloat-build.slice` lies in `refloat.slice`: a dash in a slice's name is a level.
+fn slice_path(name: &str) -> PathBuf {
+    let dashes = name.match_indices('-').map(|(at, _)| at);
+    dashes.chain([name.len()]).map(|end| format!("{}.slice", &name[..end])).collect()
 }
 
+/// A slice that systemd owns and whose unit file is part of the package. Writing into its files would be undone by
+/// systemd, so this only looks. Where there is no such slice, a group of our own does, as BuildKit's own default does:
+/// it never asks systemd for a group, whatever the engine's driver is.
 #[derive(Debug)]
-enum SliceFiles {
-    V1(PathBuf),
-    V2(PathBuf),
+struct Slice {
+    root: PathBuf,
+    path: PathBuf,
+    is_v1: bool,
+    own: Box<dyn BuildCap>,
 }
 
 impl Slice {
-    /// `refloat-build.slice` lies in `refloat.slice`: a dash in a slice's name is a level.
-    fn path(&self) -> PathBuf {
-        let mut path = PathBuf::new();
-        let dashes = self.name.match_indices('-').map(|(at, _)| at);
-        for end in dashes.chain([self.name.len()]) {
-            path.push(format!("{}.slice", &self.name[..end]));
-        }
-        path
+    fn group(&self) -> PathBuf {
+        if self.is_v1 { self.root.join("memory").join(&self.path) } else { self.root.join(&self.path) }
+    }
+
+    fn held(&self) -> Held {
+        if self.is_v1 { v1::read(&self.root, &self.path) } else { v2::read(&self.group()) }
+    }
+
+    fn is_active(&self) -> bool {
+        self.held().memory_bytes.is_some()
     }
 }
 
 impl BuildCap for Slice {
     fn apply(&self) -> CapStatus {
-        let held = match &self.held {
-            SliceFiles::V1(root) => v1::read(root, &self.path()),
-            SliceFiles::V2(root) => v2::read(&root.join(self.path())),
-        };
-        let slice = format!("{}.slice", self.name);
-        let why = format!(
-            "{slice} is not active or has no MemoryMax; `systemctl start {slice}` starts the one that the package installs"
-        );
-        CapStatus::from_held(slice, held, "systemd slice", &why)
+        if !self.is_active() {
+            return self.own.apply();
+        }
+        forget_steps(&self.group());
+        CapStatus::Capped { parent: format!("/{}", self.path.display()), held: self.held(), by: "systemd slice" }
     }
 
     fn kills(&self) -> Option<u64> {
-        match &self.held {
-            SliceFiles::V1(_) => None,
-            SliceFiles::V2(root) => v2::kills(&root.join(self.path())),
+        match (self.is_active(), self.is_v1) {
+            (false, _) => self.own.kills(),
+            (true, true) => None,
+            (true, false) => v2::kills(&self.group()),
         }
+    }
+
+    fn was_used(&self) -> bool {
+        if self.is_active() { has_steps(&self.group()) } else { self.own.was_used() }
     }
 }
 
@@ -180,6 +209,10 @@ impl BuildCap for Unknown {
 
     fn kills(&self) -> Option<u64> {
         None
+    }
+
+    fn was_used(&self) -> bool {
+        false
     }
 }
 
@@ -211,12 +244,23 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_that_is_not_there_is_said_to_be_uncapped_and_what_to_type() {
+    fn without_the_packages_slice_a_group_of_our_own_does() {
         let root = tempfile::tempdir().unwrap();
-        for version in [1, 2] {
-            let status = choose(&info("systemd", version), root.path(), "refloat-build", limits()).apply();
-            assert!(status.to_string().contains("systemctl start refloat-build.slice"), "{status}");
-        }
+        let cap = choose(&info("systemd", 2), root.path(), "refloat-build", limits());
+        let status = cap.apply();
+        assert_eq!(status.parent(), Some("/refloat-build"));
+        assert_eq!(status.to_string(), "builds are capped at 1.5 GiB memory, 1.5 CPUs, 1024 processes (cgroup v2)");
+        assert!(!cap.was_used());
+        std::fs::create_dir(root.path().join("refloat-build/buildkit")).unwrap();
+        assert!(cap.was_used());
+        cap.apply();
+        assert!(!cap.was_used(), "an earlier build says nothing about the next");
+    }
+
+    #[test]
+    fn a_slice_lies_within_the_slices_that_its_dashes_name() {
+        assert_eq!(slice_path("refloat-build"), Path::new("refloat.slice/refloat-build.slice"));
+        assert_eq!(slice_path("refloat"), Path::new("refloat.slice"));
     }
 
     #[test]
@@ -230,12 +274,15 @@ mod tests {
         std::fs::write(group.join("memory.events"), "low 0\nhigh 0\nmax 9\noom 2\noom_kill 3\n").unwrap();
         let cap = choose(&info("systemd", 2), root.path(), "refloat-build", limits());
         let status = cap.apply();
-        assert_eq!(status.parent(), Some("refloat-build.slice"));
+        assert_eq!(status.parent(), Some("/refloat.slice/refloat-build.slice"));
         let sentence =
             "builds are capped at 1.5 GiB memory, 1024 processes (systemd slice); NOT capped: processor time";
         assert_eq!(status.to_string(), sentence);
         assert_eq!(cap.kills(), Some(3));
+        assert!(!cap.was_used());
+        std::fs::create_dir(group.join("buildkit")).unwrap();
+        assert!(cap.was_used());
         std::fs::write(group.join("memory.max"), "max\n").unwrap();
-        assert!(cap.apply().to_string().starts_with("builds are NOT capped: "));
+        assert_eq!(cap.apply().parent(), Some("/refloat-build"), "a slice without a limit caps nothing");
     }
 }

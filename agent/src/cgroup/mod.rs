@@ -5,13 +5,14 @@
 //! ignores the limits of its API but honours the parent.
 //!
 //! ```text
-//! cgroup v1            /sys/fs/cgroup/{memory,cpu,pids}/refloat-build     made and written by the agent
-//! cgroup v2, cgroupfs  /sys/fs/cgroup/refloat-build                       made and written by the agent
-//! systemd (1 or 2)     refloat.slice/refloat-build.slice                  owned by systemd; the agent only reads it
+//! cgroup v1   /sys/fs/cgroup/{memory,cpu,pids}/refloat-build   made and written by the agent
+//! cgroup v2   /sys/fs/cgroup/refloat-build                     made and written by the agent
+//! systemd     refloat.slice/refloat-build.slice, 1 or 2        from the package, where it is active: only read
 //! ```
 //!
-//! What [`BuildCap::apply`] answers was read back from the kernel, never taken from what was written: where a limit does
-//! not hold, the sentence says so.
+//! What [`BuildCap::apply`] answers was read back from the kernel, never taken from what was written, and
+//! [`BuildCap::was_used`] tells after a build whether its steps ran there: where a limit does not hold, a sentence says
+//! so.
 //!
 //! Deliberately absent: a cap on apps. Containers get their own limits from the engine.
 

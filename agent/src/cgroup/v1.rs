@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cap::{BuildCap, CapStatus, Held};
+use super::cap::{BuildCap, CapStatus, Held, forget_steps, has_steps};
 use super::limits::Limits;
 
 /// Period of the processor limit in microseconds: the kernel's own default.
@@ -62,6 +62,9 @@ impl BuildCap for Groups {
             Ok(()) => "the kernel did not keep the memory limit".to_owned(),
             Err(error) => format!("the control group {} cannot be made or written: {error}", self.name),
         };
+        for controller in ["memory", "cpu", "pids"] {
+            forget_steps(&self.root.join(controller).join(&self.name));
+        }
         let held = read(&self.root, Path::new(&self.name));
         CapStatus::from_held(format!("/{}", self.name), held, "cgroup v1", &without)
     }
@@ -69,6 +72,10 @@ impl BuildCap for Groups {
     /// Version 1 counts kills for each group alone, and those of the steps are gone with them.
     fn kills(&self) -> Option<u64> {
         None
+    }
+
+    fn was_used(&self) -> bool {
+        has_steps(&self.root.join("memory").join(&self.name))
     }
 }
 

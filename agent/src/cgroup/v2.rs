@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cap::{BuildCap, CapStatus, Held};
+use super::cap::{BuildCap, CapStatus, Held, forget_steps, has_steps};
 use super::limits::Limits;
 
 /// Period of the processor limit in microseconds: the kernel's own default.
@@ -60,11 +60,16 @@ impl BuildCap for Group {
             Ok(()) => "the kernel did not keep the memory limit".to_owned(),
             Err(error) => format!("the control group {} cannot be made or written: {error}", self.name),
         };
+        forget_steps(&self.path());
         CapStatus::from_held(format!("/{}", self.name), read(&self.path()), "cgroup v2", &without)
     }
 
     fn kills(&self) -> Option<u64> {
         kills(&self.path())
+    }
+
+    fn was_used(&self) -> bool {
+        has_steps(&self.path())
     }
 }
 
