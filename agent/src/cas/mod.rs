@@ -17,12 +17,14 @@
 //! Deliberately absent: any path of the uploaded tree as a path of this host. Names of the tree exist in records only.
 
 pub mod context;
+pub mod difference;
 pub mod ignore;
 pub mod objects;
 pub mod sources;
 pub mod tree;
 
 pub use context::{ContextSize, ContextSpec};
+pub use difference::{Became, Differing};
 pub use objects::{Objects, Writer};
 pub use sources::{Cas, CasError, FileWriter, Missing};
 pub use tree::{StoredEntry, StoredNode, StoredTree};

@@ -44,6 +44,9 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) enum Refused {
     Denied(Denial),
+    /// The change of the environment makes no sense, or a value cannot be sealed.
+    Env(String),
+    /// The journal did not accept it.
     Failed(String),
 }
 
@@ -52,7 +55,7 @@ impl From<Unresolved> for Refused {
         match error {
             Unresolved::Denied(denial) => Self::Denied(denial),
             Unresolved::Journal(error) => Self::Failed(error.to_string()),
-            Unresolved::Vault(error) => Self::Failed(error.to_string()),
+            Unresolved::Vault(error) => Self::Env(error.to_string()),
         }
     }
 }
@@ -362,6 +365,7 @@ fn refuse(request: &mut Request, refused: Refused) {
         None => {
             let (reason, message, next_command) = match refused {
                 Refused::Denied(d) => (d.reason().to_owned(), d.to_string(), d.next_command()),
+                Refused::Env(why) => ("ENV".to_owned(), why, "refloat env list".to_owned()),
                 Refused::Failed(why) => ("LEDGER".to_owned(), why, "systemctl restart refloatd".to_owned()),
             };
             let failure = Failure { reason, message, next_command, lines: Vec::new() };

@@ -104,16 +104,20 @@ impl Deployments {
                 feed,
             });
         }
-        let context = Context {
-            ports: self.inner.ports.clone(),
-            settings: Arc::clone(&self.inner.settings),
-            sequencer: self.inner.sequencer.clone(),
-            app: state.app.clone(),
-            doomed: Arc::default(),
-        };
+        let context = self.context(&state.app);
         let app = App { messages: AppTask::start(context, Arc::clone(&running)), running };
         self.apps().insert(state.app.clone(), app.clone());
         app
+    }
+
+    pub(super) fn context(&self, app: &AppName) -> Context {
+        Context {
+            ports: self.inner.ports.clone(),
+            settings: Arc::clone(&self.inner.settings),
+            sequencer: self.inner.sequencer.clone(),
+            app: app.clone(),
+            doomed: Arc::default(),
+        }
     }
 
     fn apps(&self) -> std::sync::MutexGuard<'_, HashMap<AppName, App>> {
@@ -286,7 +290,7 @@ impl Deployments {
     }
 
     /// The named app, or the only one.
-    async fn existing(&self, app: Option<&AppName>) -> Result<AppState, Denied> {
+    pub(super) async fn existing(&self, app: Option<&AppName>) -> Result<AppState, Denied> {
         let deny = |denial| Err(denied(Refused::Denied(denial), None));
         match app {
             Some(name) => match self.journal_app(name).await? {
@@ -413,7 +417,7 @@ fn unreadable(error: JournalError) -> Denied {
     denied(Refused::Failed(error.to_string()), None)
 }
 
-fn denied(refused: Refused, serving: Option<ReleaseNumber>) -> Denied {
+pub(super) fn denied(refused: Refused, serving: Option<ReleaseNumber>) -> Denied {
     let still_fine = serving.map(|n| format!("{n} still serves; nothing was changed"));
     let still_fine = still_fine.unwrap_or_else(|| "nothing was changed".to_owned());
     match refused {
@@ -423,6 +427,9 @@ fn denied(refused: Refused, serving: Option<ReleaseNumber>) -> Denied {
             still_fine,
             next_command: denial.next_command(),
         },
+        Refused::Env(message) => {
+            Denied { reason: "ENV", message, still_fine, next_command: "refloat env list".to_owned() }
+        }
         Refused::Failed(message) => {
             Denied { reason: "LEDGER", message, still_fine, next_command: "systemctl restart refloatd".to_owned() }
         }

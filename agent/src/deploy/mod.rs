@@ -19,12 +19,14 @@ pub mod fetch;
 mod gate;
 mod handover;
 mod keeper;
+pub mod one_off;
 pub mod ports;
 mod ready;
 pub mod request;
 mod resolve;
 mod sequencer;
 mod stop;
+pub mod stored;
 pub mod update;
 mod verify;
 

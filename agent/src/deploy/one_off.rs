@@ -1,0 +1,79 @@
+//! One-off containers: a command with the image and the environment of the serving release, attached, removed after.
+
+use refloat_model::admission::Denial;
+use refloat_model::{AppState, Backend, InstanceName, InstanceRecord, Process, ProcessName, ReleaseRecord, planning};
+
+use super::app_task::Refused;
+use super::dispatcher::{Deployments, denied};
+use super::request::Denied;
+use crate::docker::{RunIo, RunRequest};
+use refloat_model::AppName;
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// The app; `None` stands for the only one.
+    pub app: Option<AppName>,
+    /// The process whose image it runs in; `None`: the first that is a container.
+    pub process: Option<ProcessName>,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Whether it gets a terminal.
+    pub tty: bool,
+}
+
+impl Deployments {
+    /// Runs a command; answers its exit code.
+    ///
+    /// # Errors
+    /// Why it was not run.
+    pub async fn run(&self, command: Command, io: RunIo) -> Result<i64, Denied> {
+        let state = self.existing(command.app.as_ref()).await?;
+        let failed = |why: String| denied(Refused::Failed(why), state.serving);
+        let record = self.serving(&state).await?;
+        let process = pick(&record, command.process.as_ref()).ok_or_else(|| no_container(&state))?;
+        let context = self.context(&state.app);
+        // An address of its own: two containers of one network cannot share one.
+        let taken: Vec<[u8; 4]> = state.instances.iter().map(|i| i.ip).collect();
+        let base = context.settings.subnet_base(state.subnet).octets();
+        let ip = planning::free_address(base, &taken).ok_or_else(|| failed("no address is free".to_owned()))?;
+        let spec = planning::runtime_spec(context.settings.host_id, &record.release, process);
+        let instance = InstanceRecord {
+            name: InstanceName::derive(&state.app, &process.name, &spec, u32::MAX),
+            process: process.name.clone(),
+            release: record.number,
+            spec,
+            attempt: u32::MAX,
+            ip,
+            port: 0,
+        };
+        let spec = super::ready::instance_spec(&context, &record, process, &instance).await;
+        let mut spec = spec.map_err(|stop| failed(format!("{stop:?}")))?;
+        spec.command = command.argv;
+        let request = RunRequest { spec, tty: command.tty };
+        context.ports.engine.run(request, io).await.map_err(|e| failed(e.to_string()))
+    }
+
+    async fn serving(&self, state: &AppState) -> Result<ReleaseRecord, Denied> {
+        let nothing = || denied(Refused::Denied(Denial::NothingServes(state.app.clone())), None);
+        let number = state.serving.ok_or_else(nothing)?;
+        let record = self.context(&state.app).ports.journal.release(&state.app, number).await;
+        record.map_err(|e| denied(Refused::Failed(e.to_string()), state.serving))?.ok_or_else(nothing)
+    }
+}
+
+fn pick<'a>(record: &'a ReleaseRecord, name: Option<&ProcessName>) -> Option<&'a Process> {
+    match name {
+        Some(name) => record.release.process(name).filter(|p| matches!(p.backend, Backend::Instance { .. })),
+        None => record.release.instance_processes().next(),
+    }
+}
+
+fn no_container(state: &AppState) -> Denied {
+    Denied {
+        reason: "NO_CONTAINER",
+        message: format!("{} has no such process that runs as a container", state.app),
+        still_fine: "nothing was changed".to_owned(),
+        next_command: format!("refloat show {}", state.app),
+    }
+}
