@@ -36,6 +36,9 @@ pub struct Plan {
     /// with a prefix that publishes them anyway.
     #[n(8)]
     pub build_env_defaults: Vec<(String, String)>,
+    /// Names of variables that `refloat.toml` requires to be set before a release may serve, sorted.
+    #[n(9)]
+    pub required_env: Vec<String>,
 }
 
 /// One decision.

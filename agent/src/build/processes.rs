@@ -207,6 +207,7 @@ mod tests {
             notes: Vec::new(),
             build_env: Vec::new(),
             build_env_defaults: Vec::new(),
+            required_env: Vec::new(),
         }
     }
 
