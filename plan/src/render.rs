@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::plan::{BackendPlan, Build, Kind, Plan, ProcessPlan};
 
 /// Width of the column of labels.
-const LABEL: usize = 10;
+const LABEL: usize = 11;
 
 /// The plan as plain text without colour, ending with a newline.
 #[must_use]

@@ -240,7 +240,7 @@ impl Settings {
         }
         let path = volume.path();
         let odd = |s: &str| s.is_empty() || s == "." || s == ".." || s.contains(|c: char| c.is_control() || c == ':');
-        if path == "/" || !path.strip_prefix('/').is_some_and(|rest| !rest.split('/').any(odd)) {
+        if path == "/" || path.strip_prefix('/').is_none_or(|rest| rest.split('/').any(odd)) {
             return Err(PlanError::settings(
                 format!("refloat.toml: {key}: \"{path}\" is no mount path."),
                 "Give an absolute path below the root, such as \"/data\".",
@@ -310,7 +310,7 @@ fn check_process(name: &str, process: &ProcessSettings, settings: &Settings) -> 
             "Files are published without a container: keep one of the two.",
         ));
     }
-    for route in process.routes.iter().flatten().filter(|r| !is_prefix(r)) {
+    if let Some(route) = process.routes.iter().flatten().find(|r| !is_prefix(r)) {
         return Err(PlanError::settings(
             format!("refloat.toml: {key}.routes: \"{route}\" is no path prefix."),
             "Start it with a slash, such as \"/api\".",

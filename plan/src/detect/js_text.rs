@@ -132,8 +132,8 @@ pub(crate) fn literal(text: &str) -> Option<&str> {
     let text = text.trim();
     let quote = text.bytes().next().filter(|b| b"\"'`".contains(b))?;
     let inside = text[1..].get(..string_length(text).checked_sub(2)?)?;
-    let plain = !inside.contains('\\') && !(quote == b'`' && inside.contains("${"));
-    plain.then_some(inside)
+    let computed = inside.contains('\\') || (quote == b'`' && inside.contains("${"));
+    (!computed).then_some(inside)
 }
 
 #[cfg(test)]

@@ -126,6 +126,3 @@ fn empty(root: &Folder<'_>) -> PlanError {
         ),
     }
 }
-
-#[cfg(test)]
-mod tests;

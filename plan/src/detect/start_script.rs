@@ -313,7 +313,7 @@ mod tests {
         check("node --watch server.js", "development: node --watch server.js");
         check("tsx watch src/index.ts", "development: tsx watch src/index.ts");
         check("tsx src/index.ts", "run node_modules/.bin/tsx src/index.ts");
-        check("bun run src/index.ts", "run bun run src/index.ts");
+        check("bun run src/index.ts", "run bun src/index.ts");
         check("npm run dev", "development: vite");
         check("npm run serve:prod", "run node server.js");
         check("npm run gone", "missing: the script \"gone\"");

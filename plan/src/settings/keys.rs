@@ -28,7 +28,7 @@ const ENV: &[&str] = &["required", "public"];
 const BUILD: &[&str] = &["folder", "command", "output", "node", "package_manager", "dockerfile"];
 
 /// How near a key must be to be offered: Jaro-Winkler, where 1 is equal.
-const NEAR: f64 = 0.75;
+const NEAR: f64 = 0.65;
 
 /// Refuses the first key that nobody would read.
 ///
