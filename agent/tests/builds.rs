@@ -160,6 +160,7 @@ fn plan(build: Build, backend: BackendPlan) -> Plan {
         notes: Vec::new(),
         build_env: Vec::new(),
         build_env_defaults: Vec::new(),
+        required_env: Vec::new(),
     }
 }
 

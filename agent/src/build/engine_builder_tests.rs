@@ -138,6 +138,7 @@ fn plan(builds: Vec<Build>, processes: Vec<ProcessPlan>) -> Plan {
         notes: vec![Note { warn: true, text: "no lockfile".to_owned() }],
         build_env: vec!["VITE_A".to_owned(), "VITE_B".to_owned()],
         build_env_defaults: vec![("VITE_B".to_owned(), "default".to_owned())],
+        required_env: Vec::new(),
     }
 }
 
