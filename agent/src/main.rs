@@ -1,15 +1,10 @@
 //! `refloatd`, the agent.
+//!
+//! Exit codes: 0 after what was asked, 1 when it could not be done, 2 for wrong arguments, 3 for a damaged store (only
+//! the hidden probe), 64 for a configuration that cannot be used.
 
-use std::path::Path;
 use std::process::ExitCode;
 
-use refloat_agent::store;
-
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    match arguments.as_slice() {
-        // The agent calls itself: opens a store where it can be killed. See `store::probe`.
-        [verb, folder] if *verb == *store::SUBCOMMAND => store::run_probe(Path::new(folder)),
-        _ => ExitCode::SUCCESS,
-    }
+    refloat_agent::command::main()
 }

@@ -78,10 +78,22 @@ impl Paths {
         self.run.join("agent.sock")
     }
 
-    /// Where the agent talks to the edge.
+    /// Where the agent talks to the edge: in a folder of its own, which belongs to the edge's user.
     #[must_use]
     pub fn edge_socket(&self) -> PathBuf {
         self.run.join("edge").join("control.sock")
+    }
+
+    /// Addresses that are bound now, for tools and tests: the kernel may have chosen the ports.
+    #[must_use]
+    pub fn ports_file(&self) -> PathBuf {
+        self.run.join("ports.json")
+    }
+
+    /// Kept output of apps, and the edge's access log.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.state.join("logs")
     }
 }
 

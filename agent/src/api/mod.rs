@@ -12,6 +12,7 @@ pub mod app;
 pub mod connection;
 pub mod convert;
 pub mod deployment;
+pub mod dial;
 pub mod gate;
 pub mod identity;
 pub mod listener;
@@ -19,6 +20,7 @@ pub mod port;
 pub mod release;
 pub mod source;
 pub mod status;
+pub mod stored_sources;
 pub mod survey;
 
 use std::sync::Arc;

@@ -1,9 +1,7 @@
-//! The edge over its control socket.
-//!
-//! One connection, made when it is needed and made again when it broke. Every call has a short limit: a deployment
-//! would rather be told "not served yet" than wait for an edge that hangs.
+//! The edge over its Unix socket. It connects when it is first asked and again after every loss. No call waits for
+//! long: a deployment would rather be told "not served yet" than wait for an edge that hangs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,137 +11,252 @@ use refloat_proto::edge::v1 as wire;
 use refloat_proto::edge::v1::control_client::ControlClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use super::{Edge, EdgeError, EdgeStatus};
 
-/// How long one call may take.
+/// How long a question may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long staging and applying may take: the edge opens every tree and syncs its table to disk.
 const TABLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Largest table that is sent, in bytes: 1,000 apps with long names and many hosts are below it.
-const MAX_MESSAGE_BYTES: usize = 32 << 20;
+/// A table of 1,000 apps with 100 routes each.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// A client of the edge that listens on one socket.
+/// The edge's client. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct EdgeClient {
     control: ControlClient<Channel>,
-    socket: PathBuf,
 }
 
 impl EdgeClient {
-    /// A client for the edge at `socket`; connects with the first call.
-    ///
-    /// # Panics
-    /// Never: the endpoint's name is a constant.
+    /// A client of the edge behind this socket, which need not be there yet. Must be called within a runtime.
     #[must_use]
     pub fn new(socket: &Path) -> Self {
-        let path = socket.to_owned();
-        // The name is never resolved: the connector opens the socket.
-        let channel = Endpoint::from_static("http://edge")
-            .connect_timeout(CONNECT_TIMEOUT)
-            .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            }));
+        let socket = socket.to_owned();
+        let connector = tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        });
+        // The address is never looked at: the connector knows where to go.
+        let channel = Endpoint::from_static("http://edge.invalid")
+            .connect_timeout(CALL_TIMEOUT)
+            .connect_with_connector_lazy(connector);
         let control = ControlClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { control, socket: socket.to_owned() }
+        Self { control }
     }
 
-    /// Where the edge listens for us.
-    #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    fn control(&self) -> ControlClient<Channel> {
+        self.control.clone()
     }
 }
 
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-) -> Result<T, Status> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(answer) => answer.map(tonic::Response::into_inner),
+async fn call<T>(asked: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    within(CALL_TIMEOUT, asked).await
+}
+
+async fn within<T>(limit: Duration, asked: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(limit, asked).await {
+        Ok(answer) => answer.map(Response::into_inner),
         Err(_) => Err(Status::deadline_exceeded(format!("no answer within {} s", limit.as_secs()))),
     }
 }
 
 fn unreachable(status: &Status) -> EdgeError {
-    EdgeError::Unreachable(match status.code() {
-        Code::Unavailable | Code::Unknown => format!("it does not run, or its socket is gone ({})", status.message()),
-        _ => status.message().to_owned(),
-    })
+    let source = std::error::Error::source(status).map(|source| format!(": {}", innermost(source)));
+    EdgeError::Unreachable(format!("{}{}", status.message(), source.unwrap_or_default()))
 }
 
-fn stage_error(status: &Status) -> EdgeError {
+fn innermost(mut error: &(dyn std::error::Error + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+fn malformed(what: &str) -> EdgeError {
+    EdgeError::Unreachable(format!("its answer has no {what}"))
+}
+
+fn version(given: Option<wire::TableVersion>) -> Result<(Generation, TableDigest), EdgeError> {
+    let given = given.ok_or_else(|| malformed("table version"))?;
+    let digest = TableDigest::from_slice(&given.digest).ok_or_else(|| malformed("table digest"))?;
+    Ok((Generation { epoch: Epoch(given.epoch), number: given.number }, digest))
+}
+
+#[async_trait]
+impl Edge for EdgeClient {
+    async fn status(&self) -> Result<EdgeStatus, EdgeError> {
+        let answer = call(self.control().get_status(wire::GetStatusRequest {})).await.map_err(|s| unreachable(&s))?;
+        let (active, active_digest) = version(answer.active)?;
+        Ok(EdgeStatus {
+            active,
+            active_digest,
+            rss_bytes: answer.rss_bytes,
+            version: answer.version,
+            listen: answer.listen,
+        })
+    }
+
+    async fn stage(&self, table: &RouteTable) -> Result<(), EdgeError> {
+        let request = wire::StageRequest { table: table.to_canonical() };
+        match within(TABLE_TIMEOUT, self.control().stage(request)).await {
+            Ok(_) => Ok(()),
+            // Breaks a rule, or is not newer than what is active: the same table would be refused again.
+            Err(status) if matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition) => {
+                Err(EdgeError::Refused(status.message().to_owned()))
+            }
+            Err(status) => Err(unreachable(&status)),
+        }
+    }
+
+    async fn apply(&self, generation: Generation, table: TableDigest) -> Result<(), EdgeError> {
+        let version =
+            wire::TableVersion { epoch: generation.epoch.0, number: generation.number, digest: table.0.to_vec() };
+        match within(TABLE_TIMEOUT, self.control().apply(wire::ApplyRequest { version: Some(version) })).await {
+            Ok(_) => Ok(()),
+            Err(status) if status.code() == Code::FailedPrecondition => Err(EdgeError::NotStaged),
+            Err(status) if status.code() == Code::InvalidArgument => {
+                Err(EdgeError::Refused(status.message().to_owned()))
+            }
+            Err(status) => Err(unreachable(&status)),
+        }
+    }
+
+    async fn hold(&self, app: &AppName, deadline_ms: u32) -> Result<(), EdgeError> {
+        let request = wire::HoldRequest { app: app.to_string(), deadline_ms };
+        call(self.control().hold(request)).await.map(|_| ()).map_err(|status| refused_or_unreachable(&status))
+    }
+
+    async fn release(&self, app: &AppName) -> Result<(), EdgeError> {
+        let request = wire::ReleaseRequest { app: app.to_string() };
+        call(self.control().release(request)).await.map(|_| ()).map_err(|status| refused_or_unreachable(&status))
+    }
+
+    async fn in_flight(&self, instances: &[InstanceName]) -> Result<Vec<u32>, EdgeError> {
+        let request = wire::InFlightRequest { instances: instances.iter().map(ToString::to_string).collect() };
+        let answer = call(self.control().in_flight(request)).await.map_err(|status| refused_or_unreachable(&status))?;
+        let count = |name: &InstanceName| {
+            answer.counts.iter().find(|count| count.instance == name.as_str()).map_or(0, |count| count.requests)
+        };
+        Ok(instances.iter().map(count).collect())
+    }
+}
+
+fn refused_or_unreachable(status: &Status) -> EdgeError {
     match status.code() {
         Code::InvalidArgument | Code::FailedPrecondition => EdgeError::Refused(status.message().to_owned()),
         _ => unreachable(status),
     }
 }
 
-fn apply_error(status: &Status) -> EdgeError {
-    match status.code() {
-        Code::FailedPrecondition => EdgeError::NotStaged,
-        _ => unreachable(status),
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    use refloat_proto::edge::v1::control_server::{Control, ControlServer};
+    use tokio::net::UnixListener;
+    use tokio_stream::wrappers::UnixListenerStream;
+    use tonic::Request;
+
+    use super::*;
+
+    /// Answers every call with the next status of a list, and what it can without one.
+    #[derive(Clone, Default)]
+    struct Scripted(Arc<Mutex<VecDeque<Code>>>);
+
+    impl Scripted {
+        fn next(&self) -> Result<(), Status> {
+            match self.0.lock().unwrap().pop_front() {
+                Some(code) => Err(Status::new(code, "as told")),
+                None => Ok(()),
+            }
+        }
     }
-}
 
-fn version(generation: Generation, table: TableDigest) -> wire::TableVersion {
-    wire::TableVersion { epoch: generation.epoch.0, number: generation.number, digest: table.0.to_vec() }
-}
+    #[tonic::async_trait]
+    impl Control for Scripted {
+        async fn get_status(
+            &self,
+            _: Request<wire::GetStatusRequest>,
+        ) -> Result<Response<wire::GetStatusResponse>, Status> {
+            self.next()?;
+            let active = wire::TableVersion { epoch: 1, number: 7, digest: vec![9; 32] };
+            let status = wire::GetStatusResponse { active: Some(active), version: "1".into(), ..Default::default() };
+            Ok(Response::new(status))
+        }
+        async fn stage(&self, _: Request<wire::StageRequest>) -> Result<Response<wire::StageResponse>, Status> {
+            self.next().map(|()| Response::new(Default::default()))
+        }
+        async fn apply(&self, _: Request<wire::ApplyRequest>) -> Result<Response<wire::ApplyResponse>, Status> {
+            self.next().map(|()| Response::new(Default::default()))
+        }
+        async fn hold(&self, _: Request<wire::HoldRequest>) -> Result<Response<wire::HoldResponse>, Status> {
+            self.next().map(|()| Response::new(Default::default()))
+        }
+        async fn release(&self, _: Request<wire::ReleaseRequest>) -> Result<Response<wire::ReleaseResponse>, Status> {
+            self.next().map(|()| Response::new(Default::default()))
+        }
+        async fn in_flight(
+            &self,
+            request: Request<wire::InFlightRequest>,
+        ) -> Result<Response<wire::InFlightResponse>, Status> {
+            self.next()?;
+            let last = request.into_inner().instances.pop().unwrap();
+            let counts = vec![wire::in_flight_response::Count { instance: last, requests: 3 }];
+            Ok(Response::new(wire::InFlightResponse { counts }))
+        }
+    }
 
-#[async_trait]
-impl Edge for EdgeClient {
-    async fn status(&self) -> Result<EdgeStatus, EdgeError> {
-        let mut control = self.control.clone();
-        let status = within(CALL_TIMEOUT, control.get_status(wire::GetStatusRequest {})).await;
-        let status = status.map_err(|s| unreachable(&s))?;
-        let active = status.active.unwrap_or_default();
-        Ok(EdgeStatus {
-            active: Generation { epoch: Epoch(active.epoch), number: active.number },
-            active_digest: TableDigest::from_slice(&active.digest).unwrap_or(TableDigest([0; 32])),
-            rss_bytes: status.rss_bytes,
-            version: status.version,
-            listen: status.listen,
+    fn serve(socket: &Path, edge: Scripted) -> tokio::task::JoinHandle<()> {
+        let listener = UnixListener::bind(socket).unwrap();
+        tokio::spawn(async move {
+            let server = tonic::transport::Server::builder().add_service(ControlServer::new(edge));
+            server.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
         })
     }
 
-    async fn stage(&self, table: &RouteTable) -> Result<(), EdgeError> {
-        let mut control = self.control.clone();
-        let request = wire::StageRequest { table: table.to_canonical() };
-        within(TABLE_TIMEOUT, control.stage(request)).await.map_err(|s| stage_error(&s))?;
-        Ok(())
+    #[tokio::test]
+    async fn answers_of_the_edge_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("edge.sock");
+        let edge = Scripted::default();
+        let _server = serve(&socket, edge.clone());
+        let client = EdgeClient::new(&socket);
+        let table = RouteTable::default();
+        let stage = async |code| {
+            edge.0.lock().unwrap().push_back(code);
+            client.stage(&table).await.unwrap_err()
+        };
+        assert_eq!(stage(Code::InvalidArgument).await, EdgeError::Refused("as told".into()));
+        assert_eq!(stage(Code::FailedPrecondition).await, EdgeError::Refused("as told".into()));
+        assert_eq!(stage(Code::Internal).await, EdgeError::Unreachable("as told".into()));
+        edge.0.lock().unwrap().push_back(Code::FailedPrecondition);
+        assert_eq!(client.apply(table.generation, table.table_digest()).await, Err(EdgeError::NotStaged));
+        assert_eq!(client.apply(table.generation, table.table_digest()).await, Ok(()));
+        let status = client.status().await.unwrap();
+        assert_eq!((status.active.number, status.active_digest), (7, TableDigest([9; 32])));
+        let names = ["refloat-a", "refloat-b"].map(|name| InstanceName::parse(name).unwrap());
+        assert_eq!(client.in_flight(&names).await, Ok(vec![0, 3]));
     }
 
-    async fn apply(&self, generation: Generation, table: TableDigest) -> Result<(), EdgeError> {
-        let mut control = self.control.clone();
-        let request = wire::ApplyRequest { version: Some(version(generation, table)) };
-        within(TABLE_TIMEOUT, control.apply(request)).await.map_err(|s| apply_error(&s))?;
-        Ok(())
-    }
-
-    async fn hold(&self, app: &AppName, deadline_ms: u32) -> Result<(), EdgeError> {
-        let mut control = self.control.clone();
-        let request = wire::HoldRequest { app: app.to_string(), deadline_ms };
-        within(CALL_TIMEOUT, control.hold(request)).await.map_err(|s| unreachable(&s))?;
-        Ok(())
-    }
-
-    async fn release(&self, app: &AppName) -> Result<(), EdgeError> {
-        let mut control = self.control.clone();
-        let request = wire::ReleaseRequest { app: app.to_string() };
-        within(CALL_TIMEOUT, control.release(request)).await.map_err(|s| unreachable(&s))?;
-        Ok(())
-    }
-
-    async fn in_flight(&self, instances: &[InstanceName]) -> Result<Vec<u32>, EdgeError> {
-        let mut control = self.control.clone();
-        let request = wire::InFlightRequest { instances: instances.iter().map(ToString::to_string).collect() };
-        let answer = within(CALL_TIMEOUT, control.in_flight(request)).await.map_err(|s| unreachable(&s))?;
-        let count =
-            |name: &InstanceName| answer.counts.iter().find(|c| c.instance == name.as_str()).map_or(0, |c| c.requests);
-        Ok(instances.iter().map(count).collect())
+    #[tokio::test]
+    async fn an_edge_that_comes_late_or_comes_back_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("edge.sock");
+        let client = EdgeClient::new(&socket);
+        assert!(matches!(client.status().await, Err(EdgeError::Unreachable(_))));
+        let server = serve(&socket, Scripted::default());
+        assert!(client.status().await.is_ok());
+        server.abort();
+        let _ = server.await;
+        std::fs::remove_file(&socket).unwrap();
+        let _server = serve(&socket, Scripted::default());
+        // The first call after a loss may still find the broken connection.
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            answers.push(client.status().await.is_ok());
+        }
+        assert!(answers[2], "{answers:?}");
     }
 }

@@ -1,213 +1,383 @@
 //! Starts the edge as a process and user of its own, which outlives the agent.
 //!
-//! An edge that answers on its control socket is adopted as it is. Otherwise the public ports are bound here, where the
-//! privilege is, and handed over, and the edge is started without any; it is started again, after a growing pause, when
-//! it dies while the agent lives. When the agent ends, nothing happens to the edge: it is in a process group of its own
-//! and holds its sockets itself.
+//! ```text
+//!            answers                    dies
+//! look ───────────────▶ adopted ─────────────────┐
+//!   │ nobody there                               ▼
+//!   └──────────────────────────────────▶ bind ports, spawn ──▶ running ──┐
+//!                                                ▲     dies: back off    │
+//!                                                └───────────────────────┘
+//! ```
+//!
+//! The agent binds the public ports, which needs root, and passes the sockets on; the edge never has that right. It keeps
+//! its own copies: while a dead edge is replaced, connections wait in the kernel instead of being refused.
+//! Deliberately absent: ending the edge. It ends by its own unit, or by hand.
 
-use std::fs;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tokio_util::sync::CancellationToken;
 
-use super::client::EdgeClient;
-use super::{Edge as _, EdgeError, EdgeStatus};
+use super::{Edge, EdgeStatus};
+use crate::api::listener::{ListenError, bind_all};
+use crate::identity::user::User;
 
-/// First descriptor of a hand-over, by systemd's convention.
-const FIRST_HANDED: i32 = 3;
-/// How long a new edge may take to answer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
-/// How often the edge is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Pauses before it is started again.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// Connections that wait in the kernel.
-const BACKLOG: i32 = 4_096;
+/// The user that the edge runs as when none is configured, if there is one of that name.
+pub const DEFAULT_USER: &str = "refloat-edge";
+/// Else this number: nobody's, and in no range that a distribution or systemd hands out.
+pub const FALLBACK_UID: u32 = 60_742;
+
+/// The first descriptor of passed sockets, by systemd's convention.
+const FIRST_FD: i32 = 3;
+/// The program's own descriptor is kept clear of the passed ones.
+const PROGRAM_FD: i32 = 200;
+const READY_TIMEOUT: Duration = Duration::from_secs(15);
+const READY_POLL: Duration = Duration::from_millis(20);
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+const FIRST_BACK_OFF: Duration = Duration::from_millis(200);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
+/// An edge that lived this long did not die of how it was started.
+const HEALTHY_LIFE: Duration = Duration::from_secs(60);
+const MAX_ACCESS_LOG_BYTES: u64 = 32 << 20;
+const ROTATE_EVERY: Duration = Duration::from_secs(60);
 
 /// How the edge is started.
 #[derive(Debug, Clone)]
-pub struct EdgeProcess {
+pub struct Launch {
     /// Its program.
-    pub binary: PathBuf,
-    /// Its own folder.
+    pub program: PathBuf,
+    /// Its user; `None`: the agent's own, when the agent is not root.
+    pub user: Option<User>,
+    /// What it keeps for itself.
     pub state_dir: PathBuf,
-    /// The published trees.
+    /// Static files that it reads.
     pub public_dir: PathBuf,
-    /// Its control socket, in a folder that it may write to.
+    /// Its control socket, in a folder of its own.
     pub control: PathBuf,
-    /// File for its access log and diagnostics.
-    pub log: PathBuf,
-    /// Addresses for visitors.
-    pub http: Vec<SocketAddr>,
-    /// User and group that it runs as; `None`: as the agent does, which only an agent without privilege may ask for.
-    pub user: Option<(u32, u32)>,
+    /// Where its access log goes; the older half lies beside it with `.1`.
+    pub access_log: PathBuf,
+    /// Where it listens.
+    pub listen: Vec<SocketAddr>,
 }
 
-/// Why there is no edge.
+/// Why the edge was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// Its folders cannot be made.
-    #[error("the edge's folder {} cannot be made", path.display())]
-    Folder {
+    /// A port.
+    #[error("the edge's ports cannot be bound")]
+    Listen(#[source] ListenError),
+    /// A folder or file.
+    #[error("{} cannot be prepared for the edge", path.display())]
+    Prepare {
         /// Which.
         path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// A public port cannot be bound.
-    #[error("port {} cannot be used for visitors ({address})", address.port())]
-    Bind {
-        /// Which.
-        address: SocketAddr,
-        /// Why: usually another web server has it.
-        #[source]
-        source: io::Error,
-    },
-    /// It cannot be started.
-    #[error("{} cannot be started", binary.display())]
+    /// The program.
+    #[error("{} cannot be started", program.display())]
     Start {
-        /// Its program.
-        binary: PathBuf,
+        /// Which.
+        program: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// It was started and does not answer.
-    #[error("the edge was started and does not answer; its log is {}", log.display())]
-    Silent {
-        /// Where its log is.
-        log: PathBuf,
-        /// What the last call said.
-        #[source]
-        source: EdgeError,
+    /// It started and did not answer.
+    #[error("the edge did not answer within {timeout_s} s: {last}")]
+    NotReady {
+        /// How long was waited.
+        timeout_s: u64,
+        /// The last attempt's error.
+        last: String,
     },
+    /// It started and ended at once.
+    #[error("the edge ended at once ({0}); what it said is above")]
+    Ended(String),
+    /// The user that was configured is not there.
+    #[error("there is no user {0} on this server for the edge to run as")]
+    NoSuchUser(String),
 }
 
-impl EdgeProcess {
-    /// Adopts a running edge or starts one, and waits until it answers.
+/// The user that the edge runs as. Only root can change it: else it is the agent's own.
+///
+/// # Errors
+/// When the configured user does not exist.
+pub fn user(configured: Option<&str>) -> Result<Option<User>, SpawnError> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(None);
+    }
+    let user = match configured {
+        Some(name) => User::find(name).ok_or_else(|| SpawnError::NoSuchUser(name.to_owned()))?,
+        None => User::find(DEFAULT_USER).unwrap_or(User {
+            name: format!("uid-{FALLBACK_UID}"),
+            uid: FALLBACK_UID,
+            gid: FALLBACK_UID,
+        }),
+    };
+    Ok(Some(user))
+}
+
+/// Keeps an edge running.
+pub struct Supervisor {
+    launch: Launch,
+    edge: Arc<dyn Edge>,
+    /// Our copies of the public sockets; none while the edge is one that was adopted.
+    sockets: Vec<TcpListener>,
+    child: Option<Child>,
+    /// Where it listens, with the ports that the kernel chose.
+    listen: Vec<SocketAddr>,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("launch", &self.launch).finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// Adopts the edge that answers, or starts one and waits until it answers.
     ///
     /// # Errors
-    /// Why there is no edge.
-    pub async fn ensure(&self, client: &EdgeClient) -> Result<EdgeStatus, SpawnError> {
-        if let Ok(status) = client.status().await {
-            info!(version = %status.version, listen = ?status.listen, "the edge runs already");
-            return Ok(status);
+    /// When it cannot be started or does not answer.
+    pub async fn start(launch: Launch, edge: Arc<dyn Edge>) -> Result<(Self, EdgeStatus), SpawnError> {
+        let listen = launch.listen.clone();
+        let mut this = Self { launch, edge, sockets: Vec::new(), child: None, listen };
+        if let Ok(status) = this.edge.status().await {
+            tracing::info!(version = status.version, "the edge runs already and is kept");
+            this.remember(&status);
+            return Ok((this, status));
         }
-        let child = self.start()?;
-        info!(pid = child.id(), "the edge is started");
-        reap(child);
-        self.wait(client).await
+        let status = this.spawn().await?;
+        Ok((this, status))
     }
 
-    /// Keeps an edge running for as long as the agent lives.
-    pub async fn keep(self, client: EdgeClient) {
-        let mut pause = AGAIN.0;
+    /// Replaces the edge whenever it dies, until the token is cancelled. The edge goes on after that.
+    pub async fn run(mut self, end: CancellationToken) {
+        let mut back_off = FIRST_BACK_OFF;
+        let mut rotate = tokio::time::interval(ROTATE_EVERY);
+        let mut began = Instant::now();
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            if client.status().await.is_ok() {
-                pause = AGAIN.0;
-                continue;
+            tokio::select! {
+                () = end.cancelled() => return,
+                _ = rotate.tick() => {
+                    rotate_log(&self.launch.access_log);
+                    continue;
+                }
+                () = self.death() => {}
             }
-            warn!("the edge does not answer; it is started again");
-            if let Err(error) = self.ensure(&client).await {
-                warn!(error = &error as &dyn std::error::Error, "the edge cannot be started");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(AGAIN.1);
+            if began.elapsed() > HEALTHY_LIFE {
+                back_off = FIRST_BACK_OFF;
             }
+            tracing::error!("the edge has ended; another one is started");
+            while let Err(error) = self.spawn().await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the edge could not be started");
+                tokio::select! {
+                    () = end.cancelled() => return,
+                    () = tokio::time::sleep(back_off) => {}
+                }
+                back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+            }
+            began = Instant::now();
         }
     }
 
-    async fn wait(&self, client: &EdgeClient) -> Result<EdgeStatus, SpawnError> {
-        let deadline = Instant::now() + ANSWERS_WITHIN;
+    /// Returns when the edge is dead. Dropping it loses nothing.
+    async fn death(&mut self) {
+        if let Some(child) = &mut self.child {
+            match child.wait().await {
+                Ok(status) => tracing::warn!("the edge ended: {status}"),
+                Err(error) => tracing::warn!("the edge's end cannot be waited for: {error}"),
+            }
+            self.child = None;
+            return;
+        }
+        // An adopted edge is no child of ours. One that is there and does not answer is not dead: its socket accepts.
+        while is_answered(&self.launch.control).await {
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+
+    async fn spawn(&mut self) -> Result<EdgeStatus, SpawnError> {
+        prepare(&self.launch)?;
+        if self.sockets.is_empty() {
+            self.sockets = bind_all(&self.listen).map_err(SpawnError::Listen)?;
+        }
+        let mut child = self.command()?.spawn().map_err(|source| self.not_started(source))?;
+        tracing::info!(pid = child.id(), "the edge was started");
+        let ready = self.ready(&mut child).await;
+        self.child = Some(child);
+        let status = ready?;
+        self.remember(&status);
+        Ok(status)
+    }
+
+    async fn ready(&self, child: &mut Child) -> Result<EdgeStatus, SpawnError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
-            match client.status().await {
+            let last = match self.edge.status().await {
                 Ok(status) => return Ok(status),
-                Err(source) if Instant::now() >= deadline => {
-                    return Err(SpawnError::Silent { log: self.log.clone(), source });
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    }
-
-    fn start(&self) -> Result<Child, SpawnError> {
-        self.folders()?;
-        let sockets = self.http.iter().map(|a| bind(*a)).collect::<Result<Vec<_>, _>>()?;
-        let failed = |source| SpawnError::Start { binary: self.binary.clone(), source };
-        let log = fs::OpenOptions::new().create(true).append(true).open(&self.log).map_err(failed)?;
-        let mut command = std::process::Command::new(&self.binary);
-        command
-            .arg("--state-dir")
-            .arg(&self.state_dir)
-            .arg("--public-dir")
-            .arg(&self.public_dir)
-            .arg("--control")
-            .arg(&self.control)
-            .env_clear()
-            .env("LISTEN_FDS", sockets.len().to_string())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(failed)?)
-            .stderr(log);
-        let mappings = sockets.into_iter().zip(FIRST_HANDED..);
-        let mappings = mappings.map(|(socket, child_fd)| FdMapping { parent_fd: socket.into(), child_fd }).collect();
-        command.fd_mappings(mappings).map_err(|e| failed(io::Error::other(e)))?;
-        let mut command = Command::from(command);
-        // Its own group: a signal to the agent's group is not for the edge.
-        command.process_group(0).kill_on_drop(false);
-        if let Some((user, group)) = self.user {
-            command.uid(user).gid(group);
-        }
-        command.spawn().map_err(failed)
-    }
-
-    fn folders(&self) -> Result<(), SpawnError> {
-        let control = self.control.parent().unwrap_or(Path::new("/"));
-        for folder in [self.state_dir.as_path(), control] {
-            let made = || {
-                fs::create_dir_all(folder)?;
-                fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-                match self.user {
-                    Some((user, group)) => chown(folder, Some(user), Some(group)),
-                    None => Ok(()),
-                }
+                Err(error) => error.to_string(),
             };
-            made().map_err(|source| SpawnError::Folder { path: folder.to_owned(), source })?;
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(SpawnError::Ended(status.to_string()));
+            }
+            if Instant::now() >= deadline {
+                return Err(SpawnError::NotReady { timeout_s: READY_TIMEOUT.as_secs(), last });
+            }
+            tokio::time::sleep(READY_POLL).await;
         }
-        Ok(())
+    }
+
+    fn command(&self) -> Result<Command, SpawnError> {
+        let launch = &self.launch;
+        let program = program(&launch.program).map_err(|source| self.not_started(source))?;
+        let log = access_log(launch).map_err(|source| prepare_error(&launch.access_log, source))?;
+        // Opened here and started by its descriptor: the edge's user need not be able to walk to the program.
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        command
+            .arg0(&launch.program)
+            .arg("--state-dir")
+            .arg(&launch.state_dir)
+            .arg("--public-dir")
+            .arg(&launch.public_dir)
+            .arg("--control")
+            .arg(&launch.control)
+            .env_clear()
+            .env("LISTEN_FDS", self.sockets.len().to_string())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(log)
+            .process_group(0);
+        if let Ok(level) = std::env::var("RUST_LOG") {
+            command.env("RUST_LOG", level);
+        }
+        if let Some(user) = &launch.user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        let mappings = self.mappings(program).map_err(|source| self.not_started(source))?;
+        let collision = |error: command_fds::FdMappingCollision| self.not_started(io::Error::other(error));
+        command.fd_mappings(mappings).map_err(collision)?;
+        Ok(command)
+    }
+
+    /// The sockets from descriptor 3 on. The program's own is held until the start, and closes itself there.
+    fn mappings(&self, program: OwnedFd) -> io::Result<Vec<FdMapping>> {
+        let mut mappings = Vec::new();
+        for (child_fd, socket) in (FIRST_FD..).zip(&self.sockets) {
+            mappings.push(FdMapping { parent_fd: socket.try_clone()?.into(), child_fd });
+        }
+        let child_fd = program.as_raw_fd();
+        mappings.push(FdMapping { parent_fd: program, child_fd });
+        Ok(mappings)
+    }
+
+    fn not_started(&self, source: io::Error) -> SpawnError {
+        SpawnError::Start { program: self.launch.program.clone(), source }
+    }
+
+    /// The next edge listens where this one does, with the ports that the kernel chose.
+    fn remember(&mut self, status: &EdgeStatus) {
+        let known: Vec<SocketAddr> = status.listen.iter().filter_map(|text| text.parse().ok()).collect();
+        if !known.is_empty() {
+            self.listen = known;
+        }
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, SpawnError> {
-    use rustix::net;
-    let bound = || -> io::Result<TcpListener> {
-        let family = if address.is_ipv4() { net::AddressFamily::INET } else { net::AddressFamily::INET6 };
-        let socket = net::socket_with(family, net::SocketType::STREAM, net::SocketFlags::CLOEXEC, None)?;
-        net::sockopt::set_socket_reuseaddr(&socket, true)?;
-        if address.is_ipv6() {
-            net::sockopt::set_ipv6_v6only(&socket, true)?;
-        }
-        net::bind(&socket, &address)?;
-        net::listen(&socket, BACKLOG)?;
-        Ok(TcpListener::from(socket))
-    };
-    bound().map_err(|source| SpawnError::Bind { address, source })
+/// Whether somebody accepts on the control socket.
+async fn is_answered(control: &Path) -> bool {
+    match tokio::net::UnixStream::connect(control).await {
+        Ok(_) => true,
+        Err(error) => !matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound),
+    }
 }
 
-/// Collects the exit of an edge that dies before the agent does, so that it does not stay as a zombie.
-fn reap(mut child: Child) {
-    tokio::spawn(async move {
-        match child.wait().await {
-            Ok(status) => warn!(%status, "the edge ended"),
-            Err(error) => warn!(%error, "the edge's end is unknown"),
-        }
-    });
+fn program(path: &Path) -> io::Result<OwnedFd> {
+    let file = File::open(path)?;
+    Ok(rustix::io::fcntl_dupfd_cloexec(&file, PROGRAM_FD)?)
+}
+
+fn prepare(launch: &Launch) -> Result<(), SpawnError> {
+    let control_dir = launch.control.parent().unwrap_or(Path::new("/"));
+    for folder in [launch.state_dir.as_path(), control_dir] {
+        own_folder(folder, launch.user.as_ref()).map_err(|source| prepare_error(folder, source))?;
+    }
+    Ok(())
+}
+
+fn prepare_error(path: &Path, source: io::Error) -> SpawnError {
+    SpawnError::Prepare { path: path.to_owned(), source }
+}
+
+/// A folder that belongs to the edge's user alone. Root, which is the agent, may enter it anyway.
+fn own_folder(folder: &Path, user: Option<&User>) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if let Some(user) = user {
+        std::os::unix::fs::lchown(folder, Some(user.uid), Some(user.gid))?;
+    }
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+}
+
+fn access_log(launch: &Launch) -> io::Result<File> {
+    if let Some(parent) = launch.access_log.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    OpenOptions::new().create(true).append(true).mode(0o600).open(&launch.access_log)
+}
+
+/// Copies a full log aside and empties it: the edge keeps its descriptor. Lines written in between are lost, which an
+/// access log can bear.
+fn rotate_log(path: &Path) {
+    let full = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > MAX_ACCESS_LOG_BYTES);
+    if !full {
+        return;
+    }
+    let mut older = path.as_os_str().to_owned();
+    older.push(".1");
+    let rotated = std::fs::copy(path, &older).and_then(|_| OpenOptions::new().write(true).open(path)?.set_len(0));
+    if let Err(error) = rotated {
+        tracing::warn!("the edge's access log cannot be rotated: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_access_log_is_copied_aside_and_emptied_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edge-access.log");
+        let file = File::create(&path).unwrap();
+        file.set_len(MAX_ACCESS_LOG_BYTES).unwrap();
+        rotate_log(&path);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), MAX_ACCESS_LOG_BYTES);
+        file.set_len(MAX_ACCESS_LOG_BYTES + 1).unwrap();
+        rotate_log(&path);
+        assert_eq!(file.metadata().unwrap().len(), 0, "the same file, so that the edge goes on writing to it");
+        assert_eq!(std::fs::metadata(dir.path().join("edge-access.log.1")).unwrap().len(), MAX_ACCESS_LOG_BYTES + 1);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_accepts_on_is_a_dead_edge() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        assert!(!is_answered(&path).await);
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        assert!(is_answered(&path).await);
+        drop(listener);
+        assert!(!is_answered(&path).await);
+    }
 }

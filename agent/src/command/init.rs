@@ -1,0 +1,54 @@
+//! Makes what the agent needs on this server. Everything that is there already stays as it is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::{again, paths, say};
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::Config;
+use crate::durable;
+use crate::identity::authority::Authority;
+use crate::journal::{FileJournal, JournalOptions};
+use crate::paths::Paths;
+use crate::store::ProbeWith;
+
+/// The state's root may be walked through: the edge, another user, has folders of its own in it. All others are closed.
+const ROOT_MODE: u32 = 0o711;
+const PRIVATE_MODE: u32 = 0o700;
+
+pub(super) fn init(config: &Config, named: Option<&Path>) -> anyhow::Result<()> {
+    let paths = paths(config);
+    let fresh = !paths.pki().join("authority.pem").exists();
+    make_folders(&paths)?;
+    let authority = Authority::create(&paths.pki(), SystemClock.now_ms()).context("no certificate authority")?;
+    begin_ledger(&paths)?;
+    let word = if fresh { "made" } else { "is there already, nothing was changed" };
+    say(&format!("Refloat's state in {} {word}:", paths.state.display()));
+    let fingerprint = blake3::hash(authority.certificate()).to_hex();
+    say(&format!("  certificate authority  {}  (fingerprint {})", paths.pki().display(), &fingerprint[..16]));
+    say(&format!("  ledger                 {}", paths.ledger().display()));
+    say(&format!("  sealed values          {}", paths.sealed().display()));
+    say("");
+    say(&format!("Next: {}", again(named, "run --with-edge")));
+    Ok(())
+}
+
+fn make_folders(paths: &Paths) -> anyhow::Result<()> {
+    let private = [paths.pki(), paths.ledger(), paths.store(), paths.cas(), paths.sealed(), paths.logs()];
+    let roots = [(paths.state.clone(), ROOT_MODE), (paths.run.clone(), ROOT_MODE)];
+    let all = roots.into_iter().chain(private.map(|folder| (folder, PRIVATE_MODE)));
+    for (folder, mode) in all {
+        durable::make_dir(&folder, mode).with_context(|| format!("{} cannot be made", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// The first record is written by opening.
+fn begin_ledger(paths: &Paths) -> anyhow::Result<()> {
+    let options = JournalOptions::new(paths, ProbeWith::this_program(), Arc::new(SystemClock));
+    let journal = FileJournal::open(options).context("the ledger cannot be begun (does the agent run already?)")?;
+    super::runtime()?.block_on(journal.close());
+    Ok(())
+}
