@@ -25,6 +25,7 @@ pub mod logging;
 pub mod paths;
 pub mod probe;
 pub mod public;
+pub mod sealed;
 pub mod store;
 pub mod upload;
 pub mod wiring;

@@ -22,6 +22,8 @@ pub mod frame;
 pub mod record;
 pub mod room;
 pub mod segment;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use writer::{AppendError, Draft, Ledger, LedgerError, LedgerOptions, LedgerReport, ReplayError, TornTail};

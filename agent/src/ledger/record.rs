@@ -516,3 +516,130 @@ fn to_deployment_id(bytes: &[u8]) -> Result<DeploymentId, RecordError> {
 fn to_hosts(names: &[String]) -> Result<Vec<HostName>, RecordError> {
     names.iter().map(|name| HostName::new(name).map_err(|why| bad("domains", format!("are refused: {why}")))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::journal::sample::{History, ada};
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    fn all() -> Vec<Entry> {
+        let mut events = History::default().of_every_kind();
+        events.push(Event::HostInitialised { host_id: [9; 16], epoch: Epoch(1) });
+        let vias = [Via::Certificate("0a".to_owned()), Via::Socket(0), Via::Agent, Via::PairingCode];
+        let by = |n: usize| Principal { via: vias[n % vias.len()].clone(), ..ada() };
+        let entry = |(n, mut event): (usize, Event)| {
+            if let Event::DeploymentAccepted { deployment, .. } = &mut event {
+                deployment.by = by(n);
+                deployment.accepted_at_ms = NOW_MS;
+            }
+            Entry { at_ms: NOW_MS, by: by(n), event }
+        };
+        events.into_iter().enumerate().map(entry).collect()
+    }
+
+    #[test]
+    fn every_kind_of_entry_reads_back_as_it_was_written() {
+        for entry in all() {
+            let bytes = from_entry(7, &entry).unwrap().encode_to_vec();
+            let record = wire::Record::decode(bytes.as_slice()).unwrap();
+            assert_eq!(record.sequence, 7);
+            assert_eq!(to_content(&record), Ok(Content::Entry(Box::new(entry))));
+        }
+    }
+
+    #[test]
+    fn the_sample_history_has_every_kind_of_event() {
+        let kinds: std::collections::BTreeSet<String> = all()
+            .iter()
+            .map(|e| format!("{:?}", e.event).split([' ', '{']).next().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(kinds.len(), 15, "{kinds:?}");
+    }
+
+    #[test]
+    fn a_checkpoint_reads_back() {
+        let record = from_checkpoint(1, NOW_MS, Epoch(3), 2);
+        assert_eq!(to_content(&record), Ok(Content::Checkpoint { epoch: Epoch(3), segment: 2 }));
+    }
+
+    /// Refused with this field named.
+    fn refused(field: &str, change: impl Fn(&mut wire::Record)) {
+        let mut tried = 0;
+        for entry in all() {
+            let mut record = from_entry(1, &entry).unwrap();
+            let before = record.clone();
+            change(&mut record);
+            if record != before {
+                tried += 1;
+                let error = to_content(&record).expect_err(field);
+                assert_eq!(error.field, field);
+            }
+        }
+        assert!(tried > 0, "{field}: no record has it");
+    }
+
+    #[test]
+    fn a_record_with_a_part_missing_or_malformed_is_refused_by_name() {
+        use WireEvent as E;
+        refused("by", |r| r.by = None);
+        refused("by.via", |r| r.by.as_mut().unwrap().via = None);
+        refused("by.agent", |r| {
+            if let Some(via @ wire::principal::Via::Agent(true)) = &mut r.by.as_mut().unwrap().via {
+                *via = wire::principal::Via::Agent(false);
+            }
+        });
+        refused("event", |r| r.event = None);
+        macro_rules! each {
+            ($field:literal, $kind:ident, $e:ident => $change:expr) => {
+                refused($field, |r| {
+                    if let Some(E::$kind($e)) = &mut r.event {
+                        $change;
+                    }
+                });
+            };
+        }
+        each!("host_id", HostInitialised, e => e.host_id.push(0));
+        each!("app", AppCreated, e => e.app = "../etc".to_owned());
+        each!("subnet", AppCreated, e => e.subnet = 65_536);
+        each!("deployment", DeploymentResumed, e => e.deployment.clear());
+        each!("action", DeploymentAccepted, e => e.action = None);
+        each!("outcome", DeploymentEnded, e => e.outcome = None);
+        each!("number", ReleaseCreated, e => e.number = 0);
+        each!("release", ReleaseCreated, e => e.release.push(0));
+        each!("release", ReleaseCreated, e => e.release[0] = 9);
+        each!("origin", ReleaseCreated, e => e.origin = None);
+        each!("port", InstancePlanned, e => e.port = 65_536);
+        each!("release", InstancePlanned, e => e.release = 0);
+        each!("spec", InstancePlanned, e => e.spec.clear());
+        each!("instance", InstanceRemoved, e => e.instance = "postgres".to_owned());
+        each!("process", HandoverBegan, e => e.process = "Worker".to_owned());
+        each!("table", RoutesCommitted, e => e.table.clear());
+        each!("domains", DomainsSet, e => e.domains.reverse());
+        each!("domains", DomainsSet, e => e.domains[0] = "10.0.0.1".to_owned());
+        each!("variables", EnvSealed, e => e.variables.reverse());
+        each!("sealed", EnvSealed, e => e.variables[0].sealed.clear());
+        each!("env", EnvSealed, e => e.env.clear());
+        refused("routes", |r| {
+            if let Some(E::RoutesCommitted(e)) = &mut r.event
+                && !e.routes.is_empty()
+            {
+                e.routes.pop();
+            }
+        });
+    }
+
+    #[test]
+    fn an_entry_that_could_not_be_read_back_is_not_written() {
+        let unsorted = Event::EnvSealed {
+            app: crate::journal::sample::app("shop"),
+            env: EnvId([0; 32]),
+            variables: crate::journal::sample::variables().into_iter().rev().collect(),
+        };
+        let error = from_entry(1, &Entry { at_ms: 1, by: ada(), event: unsorted }).unwrap_err();
+        assert_eq!(error.field, "variables");
+    }
+}
