@@ -37,6 +37,21 @@ pub fn address() -> IpAddr {
     asked().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
+/// Memory of the host in bytes; 1 GiB when the kernel does not say.
+#[must_use]
+pub fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
+    kib.map_or(1 << 30, |kib| kib.saturating_mul(1_024))
+}
+
+/// Processor cores that this process may use.
+#[must_use]
+pub fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
+}
+
 /// The host's own name.
 #[must_use]
 pub fn name() -> String {

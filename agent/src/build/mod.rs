@@ -25,6 +25,7 @@ pub mod memo;
 pub mod planner;
 pub mod processes;
 mod run;
+pub mod source_planner;
 pub mod space;
 pub mod turn;
 
@@ -33,3 +34,4 @@ pub use engine_builder::{EngineBuilder, Parts, Settings};
 pub use error::BuildError;
 pub use memo::MemoKey;
 pub use planner::Planner;
+pub use source_planner::SourcePlanner;

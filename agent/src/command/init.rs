@@ -12,6 +12,7 @@ use crate::durable;
 use crate::identity::authority::Authority;
 use crate::journal::{FileJournal, JournalOptions};
 use crate::paths::Paths;
+use crate::sealed;
 use crate::store::ProbeWith;
 
 /// The state's root may be walked through: the edge, another user, has folders of its own in it. All others are closed.
@@ -23,6 +24,10 @@ pub(super) fn init(config: &Config, named: Option<&Path>) -> anyhow::Result<()> 
     let fresh = !paths.pki().join("authority.pem").exists();
     make_folders(&paths)?;
     let authority = Authority::create(&paths.pki(), SystemClock.now_ms()).context("no certificate authority")?;
+    match sealed::Vault::create(&paths.sealed()) {
+        Ok(_) | Err(sealed::SealedError::RootKeyExists { .. }) => {}
+        Err(error) => return Err(error).context("no root key for sealed values"),
+    }
     begin_ledger(&paths)?;
     let word = if fresh { "made" } else { "is there already, nothing was changed" };
     say(&format!("Refloat's state in {} {word}:", paths.state.display()));

@@ -24,6 +24,7 @@ pub mod ports;
 mod ready;
 pub mod request;
 mod resolve;
+pub mod sealed_vault;
 mod sequencer;
 mod stop;
 pub mod stored;
