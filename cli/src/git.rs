@@ -5,14 +5,13 @@ use std::process::{Command, Stdio};
 
 use refloat_proto::v1::Origin;
 
+use crate::planning::folder_name;
 use crate::unix;
 
 const MAX_SUBJECT_CHARACTERS: usize = 200;
 
 /// Where a folder's source came from.
 pub(crate) fn origin(folder: &Path) -> Origin {
-    let absolute = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    let name = absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let last = git(folder, &["log", "-1", "--format=%H%x00%s", "--end-of-options", "HEAD"]).unwrap_or_default();
     let (commit, subject) = last.split_once('\0').unwrap_or_default();
     let dirty = || git(folder, &["status", "--porcelain", "--", "."]).is_some_and(|changes| !changes.is_empty());
@@ -21,7 +20,7 @@ pub(crate) fn origin(folder: &Path) -> Origin {
         git_commit: commit.to_owned(),
         git_subject: subject.trim().chars().take(MAX_SUBJECT_CHARACTERS).collect(),
         git_dirty: !commit.is_empty() && dirty(),
-        folder: name,
+        folder: folder_name(folder),
     }
 }
 

@@ -1,36 +1,97 @@
 //! The plan that is made here, so that `refloat plan` needs no server. The agent's own plan is the one that counts.
 
-use std::path::Path;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
+use refloat_plan::never_sent::NEVER_SENT;
 use refloat_plan::plan::{BackendPlan, Kind, Plan, ProcessPlan};
+pub(crate) use refloat_plan::render::render;
+use refloat_plan::source::{ListedFile, Listing, MAX_READ_BYTES, Source};
+use refloat_plan::{PlanError, PlanErrorKind, Request};
 
+use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::upload::{Rules, Walked};
+use crate::unix;
+use crate::upload::{Folder, Item, Rules, Walked};
 
 /// What belongs to the source of an app that is built on the server.
-pub(crate) const SOURCE_RULES: Rules = Rules { never: &[".git", "node_modules"], ignore_files: true };
+pub(crate) const SOURCE_RULES: Rules = Rules { never: NEVER_SENT, ignore_files: true };
 /// What belongs to what was built elsewhere: all of it. Some builds carry their own `node_modules`.
 pub(crate) const PREBUILT_RULES: Rules = Rules { never: &[".git"], ignore_files: false };
 
-/// Plans a source that lies in a folder.
+/// Plans a walked source of the project in `folder`.
 ///
 /// # Errors
 /// When `refloat.toml` is wrong or the source is not understood.
-pub(crate) fn plan(walked: &Walked, folder: &Path, _prebuilt: bool) -> Result<Plan, Failure> {
-    let _ = walked;
+pub(crate) fn plan(walked: &Walked, folder: &Path, prebuilt: bool) -> Result<Plan, Failure> {
+    let request = Request { folder_name: folder_name(folder), prebuilt };
+    refloat_plan::plan(&OnDisk::of(walked), &request).map_err(refused)
+}
+
+/// The last component of a folder's path.
+pub(crate) fn folder_name(folder: &Path) -> String {
     let absolute = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    let app = absolute.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Plan {
-        app,
-        builder: None,
-        shape: "app".to_owned(),
-        builds: Vec::new(),
-        processes: Vec::new(),
-        reasons: Vec::new(),
-        notes: Vec::new(),
-        build_env: Vec::new(),
-        build_env_defaults: Vec::new(),
-    })
+    absolute.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn refused(error: PlanError) -> Failure {
+    let reason = match error.kind {
+        PlanErrorKind::Settings => "SETTINGS",
+        PlanErrorKind::Source => "SOURCE",
+        PlanErrorKind::NotYet => "NOT_YET",
+        PlanErrorKind::NotRecognised => "NOT_RECOGNISED",
+    };
+    let lines = error.looked_for.iter().map(|what| format!("looked for {what}")).collect();
+    Failure { lines, ..Failure::new(Exit::Configuration, error.message) }.reason(reason).next(error.next)
+}
+
+/// A walked source as a planner sees it.
+struct OnDisk {
+    root: PathBuf,
+    listing: Listing,
+}
+
+impl OnDisk {
+    fn of(walked: &Walked) -> Self {
+        let mut listing = (Vec::new(), Vec::new());
+        list(walked, &walked.top, &mut Vec::new(), &mut listing);
+        Self { root: walked.root.clone(), listing: Listing::new(listing.0, listing.1) }
+    }
+}
+
+/// Adds what is below `above`, which ends with a slash unless it is empty.
+fn list(walked: &Walked, folder: &Folder, above: &mut Vec<u8>, listing: &mut (Vec<ListedFile>, Vec<Vec<u8>>)) {
+    for (name, item) in &folder.items {
+        let length = above.len();
+        above.extend_from_slice(name);
+        match item {
+            Item::File(index) => {
+                let file = &walked.files[*index];
+                let (size, executable) = (file.size, file.executable);
+                listing.0.push(ListedFile { path: above.clone(), size, executable });
+            }
+            Item::Link(_) => listing.1.push(above.clone()),
+            Item::Folder(inner) => {
+                above.push(b'/');
+                list(walked, inner, above, listing);
+            }
+        }
+        above.truncate(length);
+    }
+}
+
+impl Source for OnDisk {
+    fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    fn read(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let listed = self.listing.file(path).filter(|file| file.size <= MAX_READ_BYTES)?;
+        let file = unix::open_file(&self.root.join(unix::path_of(&listed.path))).ok()?;
+        let mut bytes = Vec::new();
+        file.take(MAX_READ_BYTES).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
 }
 
 /// "Vite single-page app (Lovable): web (files)".
@@ -57,7 +118,44 @@ fn process(process: &ProcessPlan) -> String {
     format!("{} ({kind}{backend}{exclusive})", process.name)
 }
 
-/// The whole plan with its reasons, for people.
-pub(crate) fn render(plan: &Plan) -> String {
-    summary(plan)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upload::walk;
+
+    fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        folder
+    }
+
+    fn planned(folder: &Path) -> Result<Plan, Failure> {
+        plan(&walk(folder, SOURCE_RULES)?, folder, false)
+    }
+
+    #[test]
+    fn a_folder_on_disk_is_planned_and_summed_up_in_a_line() {
+        let folder = project(&[("refloat.toml", "schema = 1\napp = \"shop\"\n"), ("index.html", "<html></html>")]);
+        let plan = planned(folder.path()).expect("a static folder");
+        assert_eq!(plan.app, "shop");
+        assert!(summary(&plan).ends_with(": web (files)"), "{}", summary(&plan));
+    }
+
+    #[test]
+    fn a_mistake_in_the_configuration_has_an_exit_code_of_its_own() {
+        let folder = project(&[("refloat.toml", "schema = 1\nap = \"shop\"\n"), ("index.html", "<html></html>")]);
+        let failure = planned(folder.path()).expect_err("a key that does not exist");
+        assert_eq!((failure.exit, failure.reason.as_ref()), (Exit::Configuration, "SETTINGS"));
+    }
+
+    #[test]
+    fn what_is_not_recognised_says_what_was_looked_for() {
+        let failure = planned(project(&[("notes.txt", "nothing")]).path()).expect_err("nothing to run");
+        assert_eq!((failure.exit, failure.reason.as_ref()), (Exit::Configuration, "NOT_RECOGNISED"));
+        assert!(!failure.lines.is_empty());
+    }
 }

@@ -15,4 +15,4 @@ mod walk;
 
 pub(crate) use send::{Sent, send};
 pub(crate) use tree::Source;
-pub(crate) use walk::{Rules, Walked, walk};
+pub(crate) use walk::{Folder, Item, Rules, Walked, walk};

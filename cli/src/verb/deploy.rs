@@ -9,7 +9,7 @@ use refloat_proto::v1::{DeployRequest, Origin};
 use serde_json::json;
 use tokio::task::spawn_blocking;
 
-use super::follow::{Ask, follow_app};
+use super::follow::{Ask, Watching, follow_app};
 use crate::args::Deploy;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -21,6 +21,8 @@ use crate::upload::{self, Sent, Source, Walked};
 
 /// What was found here before the server is asked anything.
 struct Prepared {
+    /// The app's name when nobody says another one.
+    name: String,
     plan: Plan,
     source: Arc<Source>,
     files: usize,
@@ -41,13 +43,14 @@ pub(super) async fn perform(session: &Session<'_>, args: &Deploy) -> Result<Exit
     let (prepared, link) = tokio::join!(preparing, session.connect());
     session.printer.end_progress();
     let prepared = prepared.map_err(|e| Failure::local("read the source", &e))??;
-    let app = typed.or_else(|| session.home.app_of(&folder)).unwrap_or_else(|| prepared.plan.app.clone());
+    let app = typed.or_else(|| session.home.app_of(&folder)).unwrap_or_else(|| prepared.name.clone());
     tell_plan(session.printer, &app, &prepared.plan);
     let link = link?;
     let sent = upload::send(link.channel.clone(), &prepared.source, session.printer).await?;
     tell_sent(session.printer, &prepared, sent);
     let ask = Ask::Deploy(request(args, app, &prepared, history.await.unwrap_or_default()));
-    let (exit, app) = follow_app(session, &link, &ask, args.detach).await?;
+    let told = prepared.plan.notes.into_iter().map(|note| note.text).collect();
+    let (exit, app) = follow_app(session, &link, &ask, Watching { detach: args.detach, told }).await?;
     // What cannot be remembered is typed again next time.
     let _ = session.home.remember(&folder, &app);
     Ok(exit)
@@ -84,7 +87,14 @@ fn prepare(folder: &Path, prebuilt: Option<&Path>) -> Result<Prepared, Failure> 
     let plan = planning::plan(&walked, folder, prebuilt.is_some())?;
     let Walked { files, bytes, .. } = &walked;
     let (files, bytes) = (files.len(), *bytes);
-    Ok(Prepared { plan, source: Arc::new(Source::of(&walked)?), files, bytes })
+    let name = prebuilt.and_then(|_| project_name(folder)).unwrap_or_else(|| plan.app.clone());
+    Ok(Prepared { name, plan, source: Arc::new(Source::of(&walked)?), files, bytes })
+}
+
+/// The app is the same one whether it is built here or there: what was built does not know its name, the project does.
+fn project_name(folder: &Path) -> Option<String> {
+    let walked = upload::walk(folder, SOURCE_RULES).ok()?;
+    Some(planning::plan(&walked, folder, false).ok()?.app)
 }
 
 fn tell_plan(printer: &Printer, app: &str, plan: &Plan) {

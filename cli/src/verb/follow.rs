@@ -132,10 +132,19 @@ enum Heard {
 /// # Errors
 /// When the server denies it or cannot be reached.
 pub(crate) async fn follow(session: &Session<'_>, link: &Link, ask: &Ask) -> Result<Exit, Failure> {
-    Follower::new(session, link, ask, false).run().await.map(|(exit, _)| exit)
+    Follower::new(session, link, ask, Watching::default()).run().await.map(|(exit, _)| exit)
 }
 
-/// As [`follow`], and returns the app that the server named; with `detach` as soon as it has accepted.
+/// How a deployment is watched.
+#[derive(Debug, Default)]
+pub(crate) struct Watching {
+    /// Only until the server has accepted it.
+    pub(crate) detach: bool,
+    /// Notes that were told already: the server makes the same plan again.
+    pub(crate) told: Vec<String>,
+}
+
+/// As [`follow`], and returns the app that the server named.
 ///
 /// # Errors
 /// As there.
@@ -143,9 +152,9 @@ pub(crate) async fn follow_app(
     session: &Session<'_>,
     link: &Link,
     ask: &Ask,
-    detach: bool,
+    watching: Watching,
 ) -> Result<(Exit, String), Failure> {
-    Follower::new(session, link, ask, detach).run().await
+    Follower::new(session, link, ask, watching).run().await
 }
 
 struct Follower<'a> {
@@ -153,16 +162,16 @@ struct Follower<'a> {
     link: &'a Link,
     ask: &'a Ask,
     asked: Asked,
-    detach: bool,
+    watching: Watching,
     seen: u64,
     phase: Option<(String, u64)>,
     outcome_event: Value,
 }
 
 impl<'a> Follower<'a> {
-    fn new(session: &'a Session<'a>, link: &'a Link, ask: &'a Ask, detach: bool) -> Self {
+    fn new(session: &'a Session<'a>, link: &'a Link, ask: &'a Ask, watching: Watching) -> Self {
         let asked = ask.asked(link.target.host());
-        Self { session, link, ask, asked, detach, seen: 0, phase: None, outcome_event: Value::Null }
+        Self { session, link, ask, asked, watching, seen: 0, phase: None, outcome_event: Value::Null }
     }
 
     async fn run(mut self) -> Result<(Exit, String), Failure> {
@@ -257,7 +266,7 @@ impl<'a> Follower<'a> {
         match event {
             Event::Accepted(accepted) => {
                 self.accepted(accepted);
-                return self.detach.then_some(Heard::Detached);
+                return self.watching.detach.then_some(Heard::Detached);
             }
             Event::Phase(phase) => self.phase(&phase, at),
             Event::Progress(p) => self.session.printer.progress(&p.what, p.done, p.total, &p.unit),
@@ -333,6 +342,9 @@ impl<'a> Follower<'a> {
     }
 
     fn note(&self, note: &Note) {
+        if self.watching.told.contains(&note.text) {
+            return;
+        }
         let text = clean(&note.text);
         match note.level.as_str() {
             "warn" if self.session.printer.json_wanted() => {}
