@@ -107,18 +107,21 @@ fn with_cgroup(docker: Docker, cgroup: Option<&str>) -> Result<Docker, EngineErr
     if !cgroup.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.:".contains(&b)) {
         return Err(refused(format!("{cgroup:?} is no name of a control group")));
     }
-    let query = format!("&cgroupparent={cgroup}");
+    let parameter = format!("cgroupparent={cgroup}");
     Ok(docker.with_request_modifier(move |mut request| {
-        if request.uri().path() == "/build" {
-            let mut parts = request.uri().clone().into_parts();
-            let extended = parts.path_and_query.as_ref().and_then(|old| format!("{old}{query}").parse().ok());
-            parts.path_and_query = extended.or(parts.path_and_query);
-            if let Ok(uri) = http::Uri::from_parts(parts) {
-                *request.uri_mut() = uri;
-            }
+        if let Some(uri) = with_parameter(request.uri(), &parameter) {
+            *request.uri_mut() = uri;
         }
         request
     }))
+}
+
+/// The address of a build with one more parameter; `None` for every other request.
+fn with_parameter(uri: &http::Uri, parameter: &str) -> Option<http::Uri> {
+    let query = uri.query().filter(|_| uri.path() == "/build")?;
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(format!("/build?{query}&{parameter}").parse().ok()?);
+    http::Uri::from_parts(parts).ok()
 }
 
 fn refused(message: String) -> EngineError {
@@ -144,5 +147,38 @@ impl Drop for Apart {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_s_address_gets_its_control_group_and_no_other_does() {
+        let extended = |uri: &'static str| {
+            with_parameter(&http::Uri::from_static(uri), "cgroupparent=/refloat/build").map(|uri| uri.to_string())
+        };
+        let wanted = "unix://2f76/build?q=false&t=a&cgroupparent=/refloat/build".to_owned();
+        assert_eq!(extended("unix://2f76/build?q=false&t=a"), Some(wanted));
+        assert_eq!(extended("unix://2f76/session"), None);
+    }
+
+    #[test]
+    fn a_control_group_that_could_change_the_address_is_refused() {
+        let docker = || {
+            Docker::connect_with_custom_transport(
+                |_| async { unreachable!() },
+                None::<String>,
+                1,
+                bollard::API_DEFAULT_VERSION,
+            )
+            .unwrap()
+        };
+        for bad in ["a&b", "a b", "a#b", "a%26b"] {
+            assert!(with_cgroup(docker(), Some(bad)).is_err(), "{bad}");
+        }
+        assert!(with_cgroup(docker(), Some("/refloat/build")).is_ok());
+        assert!(with_cgroup(docker(), Some("refloat-build.slice")).is_ok());
     }
 }

@@ -84,7 +84,8 @@ impl Progress {
         let shows = if vertex.cached { Shown::Cached } else { Shown::Started };
         let is_news = match step.shown {
             Shown::No => vertex.started.is_some(),
-            Shown::Started => vertex.cached,
+            // The base image is only looked up: that it is there already is no news.
+            Shown::Started => vertex.cached && !vertex.name.contains("] FROM "),
             Shown::Cached => false,
         };
         if is_news && is_step(&vertex.name) {
@@ -151,9 +152,10 @@ impl Step {
     }
 }
 
-/// BuildKit's own preparations are not what a person wrote.
+/// What a person wrote ("[2/7] RUN npm ci"), and the end, which takes long for a large image. BuildKit's own
+/// preparations are neither.
 fn is_step(name: &str) -> bool {
-    !name.starts_with("[internal]")
+    name == "exporting to image" || (name.starts_with('[') && !name.starts_with("[internal]"))
 }
 
 /// A progress bar writes its line many times, each after a carriage return.
@@ -168,10 +170,10 @@ fn tells_memory(message: &str) -> bool {
     SIGNS.iter().any(|sign| message.contains(sign))
 }
 
-/// How npm, a shell and Node tell it in their output when the step itself ends with another code.
+/// How npm, a shell, compilers and Node tell it in their output when the step itself ends with another code.
 fn tells_killed(line: &str) -> bool {
-    line.trim() == "Killed"
-        || ["SIGKILL", "JavaScript heap out of memory", "Cannot allocate memory"].iter().any(|sign| line.contains(sign))
+    const SIGNS: [&str; 4] = ["SIGKILL", "out of memory", "Cannot allocate memory", "MemoryError"];
+    line.trim() == "Killed" || SIGNS.iter().any(|sign| line.contains(sign))
 }
 
 #[cfg(test)]
@@ -207,7 +209,11 @@ mod tests {
     #[test]
     fn a_step_is_told_once_and_preparations_are_not() {
         let mut progress = Progress::default();
-        let first = vertexes(vec![vertex("a", "[internal] load build definition"), vertex("b", "[1/2] FROM busybox")]);
+        let first = vertexes(vec![
+            vertex("a", "[internal] load"),
+            vertex("d", "copy /context /"),
+            vertex("b", "[1/2] FROM busybox"),
+        ]);
         assert_eq!(progress.apply(&first), [step("[1/2] FROM busybox", 0, 1, false)]);
         let ended = Vertex { completed: time(), ..vertex("b", "[1/2] FROM busybox") };
         assert_eq!(
@@ -227,18 +233,18 @@ mod tests {
     #[test]
     fn pieces_become_lines_per_stream_and_the_rest_comes_with_the_end_of_the_step() {
         let mut progress = Progress::default();
-        progress.apply(&vertexes(vec![vertex("b", "RUN x")]));
+        progress.apply(&vertexes(vec![vertex("b", "[1/1] RUN x")]));
         assert_eq!(progress.apply(&log("b", 1, "on")), []);
         assert_eq!(progress.apply(&log("b", 2, "warning\n")), [line("warning")]);
         assert_eq!(progress.apply(&log("b", 1, "e\ntwo\n10%\r20%\r30%")), [line("one"), line("two")]);
-        let ended = Vertex { completed: time(), ..vertex("b", "RUN x") };
+        let ended = Vertex { completed: time(), ..vertex("b", "[1/1] RUN x") };
         assert_eq!(progress.apply(&vertexes(vec![ended])), [line("30%")]);
     }
 
     #[test]
     fn a_line_without_an_end_stays_bounded() {
         let mut progress = Progress::default();
-        progress.apply(&vertexes(vec![vertex("b", "RUN x")]));
+        progress.apply(&vertexes(vec![vertex("b", "[1/1] RUN x")]));
         for _ in 0..100 {
             progress.apply(&log("b", 1, &"x".repeat(1_000)));
         }
@@ -266,9 +272,9 @@ mod tests {
     fn a_step_that_was_killed_at_its_limit_is_recognised() {
         let failing = |error: &str, output: &str| {
             let mut progress = Progress::default();
-            progress.apply(&vertexes(vec![vertex("b", "RUN x")]));
+            progress.apply(&vertexes(vec![vertex("b", "[1/1] RUN x")]));
             progress.apply(&log("b", 2, output));
-            progress.apply(&vertexes(vec![Vertex { error: error.into(), ..vertex("b", "RUN x") }]));
+            progress.apply(&vertexes(vec![Vertex { error: error.into(), ..vertex("b", "[1/1] RUN x") }]));
             matches!(progress.failure(error), EngineError::BuildFailed { out_of_memory: true, .. })
         };
         assert!(failing("did not complete successfully: exit code: 137", ""));

@@ -83,6 +83,7 @@ pub(super) fn read(context: &Path, dockerfile: &str) -> Result<Recipe, EngineErr
             instructions.push(Instruction { text, acts, chain });
         }
     }
+    image.info.exposed_ports.sort_unstable();
     let digest = digest_of(&chain);
     Ok(Recipe { instructions, image, digest })
 }
