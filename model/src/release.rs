@@ -225,7 +225,7 @@ impl Default for Resources {
 /// A named volume in a process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct VolumeMount {
-    /// Name in `refloat.toml`; the Docker volume is `refloat-APP-NAME`.
+    /// Name in `refloat.toml`; the Docker volume is `refloat-HOST8.APP.NAME`.
     #[n(0)]
     pub name: ProcessName,
     /// Absolute path in the container.

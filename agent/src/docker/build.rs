@@ -1,30 +1,27 @@
 //! Builds through BuildKit: the context is streamed from disk, the output as it comes, and a cancelled build stops.
-//!
-//! A build runs on a small runtime of its own. The client serves BuildKit's session in tasks that it never ends by
-//! itself; they and their connections go with that runtime, whether the build succeeds, fails or is cancelled.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
 
-use bollard::Docker;
-use bollard::models::{BuildInfo, BuildInfoAux};
-use bollard::query_parameters::{BuildImageOptions, BuilderVersion};
-use futures_util::Stream;
+use bollard::moby::buildkit::v1::control_client::ControlClient;
+use bollard::moby::buildkit::v1::{SolveRequest, SolveResponse, StatusRequest};
 use refloat_model::ImageDigest;
-use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
-use tokio_util::io::ReaderStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::Channel;
 
-use super::connect::{BUILD_IDLE_TIMEOUT_MS, Fault, next_within};
+use super::buildkit::{BuildKit, context_url};
+use super::connect::{BUILD_IDLE_TIMEOUT_MS, in_time};
 use super::engine::{BuildOutput, BuildRequest, EngineError};
 use super::labels::{self, HostLabel};
 use super::progress::Progress;
 use super::real::DockerEngine;
 
 const WHAT: &str = "to build";
-/// Bytes of the context that are read at once.
-const CONTEXT_CHUNK_BYTES: usize = 64 * 1024;
+/// How long the output of a build that has ended is waited for.
+const LAST_WORDS_TIMEOUT_MS: u64 = 5_000;
 
 impl DockerEngine {
     pub(super) async fn build_image(
@@ -33,152 +30,169 @@ impl DockerEngine {
         output: mpsc::Sender<BuildOutput>,
         cancel: CancellationToken,
     ) -> Result<ImageDigest, EngineError> {
-        let docker = with_cgroup(self.docker().await?.clone(), request.cgroup_parent.as_deref())?;
-        let context = open(&request.context).await?;
-        let options = options(&request, &self.host);
-        let apart = Apart::start()?;
-        let build = apart.runtime()?.spawn(follow(docker, options, context, output));
         tokio::select! {
+            // The connections go with the build's future, and BuildKit stops what has no client.
             () = cancel.cancelled() => Err(EngineError::Cancelled),
-            ended = build => ended.map_err(|e| refused(format!("the build's task ended early: {e}")))?,
+            built = self.build_to_end(request, output) => built,
+        }
+    }
+
+    async fn build_to_end(
+        &self,
+        request: BuildRequest,
+        output: mpsc::Sender<BuildOutput>,
+    ) -> Result<ImageDigest, EngineError> {
+        readable(&request.context).await?;
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let buildkit = BuildKit::open(self.socket(), &id, &request.context).await?;
+        let mut progress = Progress::default();
+        let solved = solve(&buildkit.control, solve_request(&request, &self.host, id), &mut progress, &output).await?;
+        match solved {
+            Ok(response) => image_of(response),
+            // A status of the client's own has a cause, one that BuildKit answered has none.
+            Err(status) if std::error::Error::source(&status).is_some() => {
+                Err(EngineError::Unreachable(format!("the connection broke during the build ({})", status.message())))
+            }
+            Err(status) => Err(progress.failure(status.message())),
         }
     }
 }
 
-async fn follow(
-    docker: Docker,
-    options: BuildImageOptions,
-    context: tokio::fs::File,
-    output: mpsc::Sender<BuildOutput>,
-) -> Result<ImageDigest, EngineError> {
-    let context = bollard::body_try_stream(ReaderStream::with_capacity(context, CONTEXT_CHUNK_BYTES));
-    let messages = docker.build_image(options, None, Some(context));
-    read(Box::pin(messages), output).await
+/// Asks for the build and reads what it says until both have ended.
+async fn solve(
+    control: &ControlClient<Channel>,
+    request: SolveRequest,
+    progress: &mut Progress,
+    output: &mpsc::Sender<BuildOutput>,
+) -> Result<Result<SolveResponse, Status>, EngineError> {
+    let (mut asking, watching) = (control.clone(), control.clone());
+    let mut watched = pin!(watch(watching, request.r#ref.clone(), progress, output));
+    let mut solved = pin!(asking.solve(request));
+    let answer = tokio::select! {
+        watched = &mut watched => {
+            watched?;
+            in_time(WHAT, BUILD_IDLE_TIMEOUT_MS, solved).await?
+        }
+        solved = &mut solved => {
+            let _ = tokio::time::timeout(Duration::from_millis(LAST_WORDS_TIMEOUT_MS), watched).await;
+            solved
+        }
+    };
+    Ok(answer.map(tonic::Response::into_inner))
 }
 
-async fn read<S>(mut messages: S, output: mpsc::Sender<BuildOutput>) -> Result<ImageDigest, EngineError>
-where
-    S: Stream<Item = Result<BuildInfo, bollard::errors::Error>> + Unpin,
-{
-    let (mut progress, mut image) = (Progress::default(), None);
-    loop {
-        match next_within(WHAT, BUILD_IDLE_TIMEOUT_MS, &mut messages).await {
-            Ok(None) => break,
-            Ok(Some(message)) => match message.aux {
-                Some(BuildInfoAux::BuildKit(status)) => {
-                    for piece in progress.apply(&status) {
-                        // Nobody listens any more: the build goes on, its result counts.
-                        let _ = output.send(piece).await;
-                    }
-                }
-                Some(BuildInfoAux::Default(id)) => image = id.id,
-                None => {}
-            },
-            Err(Fault::Answered { message, .. }) => return Err(progress.failure(&message)),
-            Err(Fault::Lost(error)) => return Err(error),
+/// Ends when the build has said everything. A broken stream is no failure of its own: the solve tells.
+async fn watch(
+    mut control: ControlClient<Channel>,
+    id: String,
+    progress: &mut Progress,
+    output: &mpsc::Sender<BuildOutput>,
+) -> Result<(), EngineError> {
+    let Ok(stream) = control.status(StatusRequest { r#ref: id }).await else { return Ok(()) };
+    let mut stream = stream.into_inner();
+    while let Ok(Some(status)) = in_time(WHAT, BUILD_IDLE_TIMEOUT_MS, stream.message()).await? {
+        for piece in progress.apply(&status) {
+            // Nobody listens any more: the build goes on, its result counts.
+            let _ = output.send(piece).await;
         }
     }
-    let image = image.ok_or_else(|| refused("it ended without an image".to_owned()))?;
-    ImageDigest::new(image).map_err(|e| refused(e.to_string()))
+    Ok(())
 }
 
-fn options(request: &BuildRequest, host: &HostLabel) -> BuildImageOptions {
-    BuildImageOptions {
-        dockerfile: request.dockerfile.clone(),
-        // Held by a tag from its first moment, until a release keeps it: the engine collects what has none.
-        t: Some(format!("{}:{}", host.fresh_repository(), uuid::Uuid::new_v4().simple())),
-        buildargs: Some(request.args.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
+fn solve_request(request: &BuildRequest, host: &HostLabel, id: String) -> SolveRequest {
+    // Held by a tag from its first moment, until a release keeps it: the engine collects what has none.
+    let tag = format!("{}:{id}", host.fresh_repository());
+    SolveRequest {
+        frontend: "dockerfile.v0".to_owned(),
+        frontend_attrs: attributes(request, &id),
+        // The engine's own exporter, into its own image store. The newer field is unknown to engines before 25.
+        exporter_deprecated: "moby".to_owned(),
+        exporter_attrs_deprecated: HashMap::from([("name".to_owned(), tag)]),
+        r#ref: id.clone(),
+        session: id,
+        ..SolveRequest::default()
+    }
+}
+
+/// What the Dockerfile frontend is told.
+fn attributes(request: &BuildRequest, id: &str) -> HashMap<String, String> {
+    let mut attributes = HashMap::from([
+        ("context".to_owned(), context_url(id)),
+        ("filename".to_owned(), request.dockerfile.clone()),
         // Not the host's label: containers inherit the labels of their image, whoever starts them.
-        labels: Some(HashMap::from([(labels::APP.to_owned(), request.app.to_string())])),
-        rm: true,
-        version: BuilderVersion::BuilderBuildKit,
-        session: Some(uuid::Uuid::new_v4().simple().to_string()),
-        ..BuildImageOptions::default()
-    }
+        (format!("label:{}", labels::APP), request.app.to_string()),
+    ]);
+    attributes.extend(request.args.0.iter().map(|(name, value)| (format!("build-arg:{name}"), value.clone())));
+    attributes.extend(request.cgroup_parent.iter().map(|group| ("cgroup-parent".to_owned(), group.clone())));
+    attributes
 }
 
-async fn open(path: &Path) -> Result<tokio::fs::File, EngineError> {
-    tokio::fs::File::open(path).await.map_err(|e| refused(format!("the build's files cannot be read: {e}")))
+/// The engine's exporter answers the id of the image under this name.
+fn image_of(mut response: SolveResponse) -> Result<ImageDigest, EngineError> {
+    let id = response.exporter_response.remove("containerimage.digest");
+    let id = id.ok_or_else(|| refused("it ended without an image".to_owned()))?;
+    ImageDigest::new(id).map_err(|e| refused(e.to_string()))
 }
 
-/// The client has no such option, so it is added to the request's address.
-fn with_cgroup(docker: Docker, cgroup: Option<&str>) -> Result<Docker, EngineError> {
-    let Some(cgroup) = cgroup else { return Ok(docker) };
-    if !cgroup.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-_.:".contains(&b)) {
-        return Err(refused(format!("{cgroup:?} is no name of a control group")));
-    }
-    let parameter = format!("cgroupparent={cgroup}");
-    Ok(docker.with_request_modifier(move |mut request| {
-        if let Some(uri) = with_parameter(request.uri(), &parameter) {
-            *request.uri_mut() = uri;
-        }
-        request
-    }))
-}
-
-/// The address of a build with one more parameter; `None` for every other request.
-fn with_parameter(uri: &http::Uri, parameter: &str) -> Option<http::Uri> {
-    let query = uri.query().filter(|_| uri.path() == "/build")?;
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(format!("/build?{query}&{parameter}").parse().ok()?);
-    http::Uri::from_parts(parts).ok()
+async fn readable(context: &std::path::Path) -> Result<(), EngineError> {
+    let opened = tokio::fs::File::open(context).await;
+    opened.map(|_| ()).map_err(|e| refused(format!("the build's files cannot be read: {e}")))
 }
 
 fn refused(message: String) -> EngineError {
     EngineError::Refused { what: WHAT, message }
 }
 
-/// A runtime whose tasks end when this value goes.
-struct Apart(Option<Runtime>);
-
-impl Apart {
-    fn start() -> Result<Self, EngineError> {
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("refloat-build").enable_all().build();
-        runtime.map(|runtime| Self(Some(runtime))).map_err(|e| refused(format!("no thread can be started: {e}")))
-    }
-
-    fn runtime(&self) -> Result<&Runtime, EngineError> {
-        self.0.as_ref().ok_or_else(|| refused("its thread is gone".to_owned()))
-    }
-}
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
 
-    #[test]
-    fn a_build_s_address_gets_its_control_group_and_no_other_does() {
-        let extended = |uri: &'static str| {
-            with_parameter(&http::Uri::from_static(uri), "cgroupparent=/refloat/build").map(|uri| uri.to_string())
-        };
-        let wanted = "unix://2f76/build?q=false&t=a&cgroupparent=/refloat/build".to_owned();
-        assert_eq!(extended("unix://2f76/build?q=false&t=a"), Some(wanted));
-        assert_eq!(extended("unix://2f76/session"), None);
+    use refloat_model::AppName;
+
+    use super::*;
+    use crate::docker::Secrets;
+
+    fn request() -> BuildRequest {
+        BuildRequest {
+            app: AppName::new("shop").unwrap(),
+            context: "/nonexistent".into(),
+            dockerfile: "docker/Dockerfile".to_owned(),
+            args: Secrets(BTreeMap::from([("VITE_KEY".to_owned(), "v4lue".to_owned())])),
+            cgroup_parent: Some("/refloat-build".to_owned()),
+        }
     }
 
     #[test]
-    fn a_control_group_that_could_change_the_address_is_refused() {
-        let docker = || {
-            Docker::connect_with_custom_transport(
-                |_| async { unreachable!() },
-                None::<String>,
-                1,
-                bollard::API_DEFAULT_VERSION,
-            )
-            .unwrap()
-        };
-        for bad in ["a&b", "a b", "a#b", "a%26b"] {
-            assert!(with_cgroup(docker(), Some(bad)).is_err(), "{bad}");
-        }
-        assert!(with_cgroup(docker(), Some("/refloat/build")).is_ok());
-        assert!(with_cgroup(docker(), Some("refloat-build.slice")).is_ok());
+    fn a_build_runs_in_its_control_group_and_its_arguments_are_nothing_else() {
+        let attributes = attributes(&request(), "0123");
+        assert_eq!(attributes["cgroup-parent"], "/refloat-build");
+        assert_eq!(attributes["filename"], "docker/Dockerfile");
+        assert_eq!(attributes["label:dev.refloat.app"], "shop");
+        let holders: Vec<_> = attributes.iter().filter(|(_, v)| v.contains("v4lue")).map(|(name, _)| name).collect();
+        assert_eq!(holders, ["build-arg:VITE_KEY"]);
+    }
+
+    #[test]
+    fn a_build_that_is_not_capped_names_no_control_group() {
+        let attributes = attributes(&BuildRequest { cgroup_parent: None, ..request() }, "0123");
+        assert!(!attributes.contains_key("cgroup-parent"));
+    }
+
+    #[test]
+    fn two_builds_never_read_their_files_from_one_address() {
+        assert_ne!(attributes(&request(), "1")["context"], attributes(&request(), "2")["context"]);
+    }
+
+    #[test]
+    fn a_fresh_image_is_held_by_a_tag_of_this_agent() {
+        let host = HostLabel::new([0xab; 16]);
+        let solve = solve_request(&request(), &host, "0123".to_owned());
+        assert_eq!(solve.exporter_attrs_deprecated["name"], "refloat-abababab/fresh_build:0123");
+        assert_eq!((solve.r#ref.as_str(), solve.session.as_str()), ("0123", "0123"));
+    }
+
+    #[test]
+    fn an_answer_without_an_image_is_no_success() {
+        assert!(image_of(SolveResponse::default()).is_err());
     }
 }

@@ -47,6 +47,10 @@ impl Connection {
         Self { socket, client: OnceCell::new() }
     }
 
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// The client, once the engine has told which version of its API it speaks.
     pub(super) async fn client(&self) -> Result<&Docker, EngineError> {
         self.client.get_or_try_init(|| self.open()).await
@@ -116,10 +120,17 @@ pub(super) async fn within<T>(
     timeout_ms: u32,
     call: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Fault> {
-    match tokio::time::timeout(Duration::from_millis(timeout_ms.into()), call).await {
-        Ok(answer) => answer.map_err(Fault::from),
-        Err(_) => Err(EngineError::Timeout { what, timeout_ms }.into()),
-    }
+    in_time(what, timeout_ms, call).await?.map_err(Fault::from)
+}
+
+/// Waits for anything at most this long.
+pub(super) async fn in_time<T>(
+    what: &'static str,
+    timeout_ms: u32,
+    wait: impl Future<Output = T>,
+) -> Result<T, EngineError> {
+    let waited = tokio::time::timeout(Duration::from_millis(timeout_ms.into()), wait).await;
+    waited.map_err(|_| EngineError::Timeout { what, timeout_ms })
 }
 
 /// The next item of a stream, waited for at most this long.

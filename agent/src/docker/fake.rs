@@ -711,3 +711,130 @@ fn tag(host: &str, app: &AppName, release: ReleaseNumber) -> String {
 fn refused(what: &'static str, message: &str) -> EngineError {
     EngineError::Refused { what, message: message.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV4;
+
+    use refloat_model::{Hardening, Health, ProcessName, Resources};
+
+    use super::*;
+    use crate::docker::Secrets;
+    use crate::probe::{FakeProbe, Probe, Seen};
+
+    const HOST: [u8; 16] = [1; 16];
+    const IP: Ipv4Addr = Ipv4Addr::new(10, 201, 0, 2);
+
+    fn spec(image: ImageDigest) -> InstanceSpec {
+        let (app, process) = (AppName::new("shop").unwrap(), ProcessName::new("web").unwrap());
+        InstanceSpec {
+            name: InstanceName::derive(&app, &process, &[1; 32], 0),
+            app,
+            process,
+            release: ReleaseNumber(1),
+            image,
+            command: vec![],
+            env: Secrets::default(),
+            ip: IP,
+            aliases: vec![],
+            resources: Resources::default(),
+            hardening: Hardening::Generated,
+            writable_root: false,
+            volumes: vec![],
+            spec_digest: [1; 32],
+        }
+    }
+
+    /// An engine with a container of this behaviour, started.
+    async fn started(behaviour: Behaviour) -> (FakeDocker, FakeEngine, InstanceName) {
+        let docker = FakeDocker::new();
+        let (engine, spec) = (docker.agent(HOST), spec(docker.image("v1", behaviour)));
+        let network = NetworkSpec { app: spec.app.clone(), base: Ipv4Addr::new(10, 201, 0, 0), mtu: 1_500 };
+        engine.ensure_network(&network).await.unwrap();
+        engine.create(&spec).await.unwrap();
+        engine.start(&spec.name).await.unwrap();
+        (docker, engine, spec.name)
+    }
+
+    fn unreachable() -> EngineError {
+        EngineError::Unreachable("planned".to_owned())
+    }
+
+    async fn pass(ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_container_listens_when_its_time_has_come() {
+        let (docker, engine, name) = started(Behaviour::slow(3000, 500)).await;
+        let probe = FakeProbe(docker.clone());
+        let (address, health) = (SocketAddrV4::new(IP, 3000), Health { path: Some("/".into()), ..Health::default() });
+        pass(499).await;
+        assert_eq!(probe.probe(address, &health, "x").await, Seen::Refused);
+        pass(1).await;
+        assert_eq!(probe.probe(address, &health, "x").await, Seen::Answered(200));
+        assert!(!docker.is_listening(IP, 80));
+        engine.pause(&name).await.unwrap();
+        assert!(matches!(probe.probe(address, &health, "x").await, Seen::Silent { .. }));
+        engine.stop(&name, 0).await.unwrap();
+        assert_eq!(probe.probe(address, &health, "x").await, Seen::Refused);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_before_leaves_nothing_and_a_fault_after_leaves_it_done() {
+        let (docker, engine, name) = started(Behaviour::serving(3000)).await;
+        docker.fail_next(Call::Stop, Fault::Before(unreachable()));
+        assert_eq!(engine.stop(&name, 0).await, Err(unreachable()));
+        assert_eq!(engine.inspect(&name).await.unwrap().unwrap().state, RunState::Running);
+        docker.fail_next(Call::Stop, Fault::TimeoutAfter);
+        assert!(matches!(engine.stop(&name, 0).await, Err(EngineError::Timeout { .. })));
+        assert_eq!(engine.inspect(&name).await.unwrap().unwrap().state, RunState::Exited(143));
+        engine.stop(&name, 0).await.unwrap();
+        assert_eq!((docker.count(Call::Stop), docker.effects()), (3, 6));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_crashed_never_hears_and_the_next_one_sees_what_was_done() {
+        let (docker, engine, name) = started(Behaviour::serving(3000)).await;
+        let next = docker.effects();
+        docker.fail_effect(next, Fault::CrashAfter);
+        let paused = name.clone();
+        let agent = tokio::spawn(async move { engine.pause(&paused).await });
+        docker.crashed().await;
+        assert!(!agent.is_finished());
+        agent.abort();
+        let again = docker.agent(HOST);
+        assert_eq!(again.inspect(&name).await.unwrap().unwrap().state, RunState::Paused);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reboot_starts_only_what_the_engine_starts_by_itself() {
+        let (docker, engine, name) = started(Behaviour::serving(3000)).await;
+        engine.set_restart(&name, Restart::UnlessStopped).await.unwrap();
+        docker.reboot();
+        assert_eq!(engine.inspect(&name).await.unwrap().unwrap().state, RunState::Running);
+        engine.set_restart(&name, Restart::No).await.unwrap();
+        docker.reboot();
+        assert_eq!(engine.inspect(&name).await.unwrap().unwrap().state, RunState::Exited(137));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_is_down_does_nothing_and_its_containers_go_on() {
+        let (docker, engine, name) = started(Behaviour::serving(3000)).await;
+        docker.set_up(false);
+        assert!(matches!(engine.stop(&name, 0).await, Err(EngineError::Unreachable(_))));
+        assert!(docker.is_listening(IP, 3000));
+        docker.set_up(true);
+        assert_eq!(engine.list().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_that_ignores_sigterm_takes_its_grace() {
+        let stubborn = Behaviour { ignores_sigterm: true, ..Behaviour::serving(3000) };
+        let (_docker, engine, name) = started(stubborn).await;
+        let before = Instant::now();
+        engine.stop(&name, 8_000).await.unwrap();
+        assert_eq!(before.elapsed(), Duration::from_secs(8));
+        assert_eq!(engine.inspect(&name).await.unwrap().unwrap().state, RunState::Exited(137));
+    }
+}

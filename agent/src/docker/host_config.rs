@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerUpdateBody, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy, RestartPolicyNameEnum,
+    ContainerUpdateBody, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 use refloat_model::{Hardening, Resources};
 
@@ -36,7 +37,7 @@ pub(super) fn host_config(spec: &InstanceSpec, host: &HostLabel) -> HostConfig {
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         readonly_rootfs: Some(!spec.writable_root),
         tmpfs: (!spec.writable_root).then(tmp),
-        mounts: Some(spec.volumes.iter().map(|(name, path)| mount(host.volume(&spec.app, name), path)).collect()),
+        mounts: Some(spec.volumes.iter().map(|(name, path)| mount(spec, host, name, path)).collect()),
         network_mode: Some(host.network(&spec.app)),
         ipc_mode: Some("private".to_owned()),
         log_config: Some(log_config()),
@@ -95,12 +96,15 @@ fn tmp() -> HashMap<String, String> {
     HashMap::from([("/tmp".to_owned(), format!("rw,nosuid,nodev,mode=1777,size={TMP_MIB}m"))])
 }
 
-fn mount(volume: String, path: &str) -> Mount {
+/// With labels: the engine makes a volume that is not there, and it must be the app's then too.
+fn mount(spec: &InstanceSpec, host: &HostLabel, volume: &str, path: &str) -> Mount {
+    let labels = Some(host.of_volume(&spec.app, volume));
     Mount {
         typ: Some(MountType::VOLUME),
-        source: Some(volume),
+        source: Some(host.volume(&spec.app, volume)),
         target: Some(path.to_owned()),
         read_only: Some(false),
+        volume_options: Some(MountVolumeOptions { labels, ..MountVolumeOptions::default() }),
         ..Mount::default()
     }
 }

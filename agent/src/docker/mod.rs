@@ -13,6 +13,7 @@ pub mod labels;
 pub mod real;
 
 mod build;
+mod buildkit;
 mod connect;
 mod container;
 mod host_config;

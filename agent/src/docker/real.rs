@@ -49,6 +49,10 @@ impl DockerEngine {
         self.connection.client().await
     }
 
+    pub(super) fn socket(&self) -> &Path {
+        self.connection.socket()
+    }
+
     async fn read_info(&self) -> Result<EngineInfo, EngineError> {
         const WHAT: &str = "its settings";
         let docker = self.docker().await?;

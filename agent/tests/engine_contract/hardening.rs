@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use refloat_agent::docker::{BuildOutput, EngineError, InstanceSpec, Restart, RunState, Secrets};
 use refloat_model::{Hardening, Resources};
@@ -144,13 +143,13 @@ async fn builds_leave_no_connection_behind() {
 async fn a_build_runs_in_the_control_group_that_was_asked_for() {
     let (engines, _leftovers) = crate::docker().await;
     let w = world(&engines, 109).await;
-    let group = format!("/refloat-contract-{}", std::process::id());
+    let group = Group::named("place");
     let dockerfile = format!("FROM busybox\nRUN echo {} && cat /proc/self/cgroup\n", uuid::Uuid::new_v4());
     let mut request = request(&w.app, w.context(&[("Dockerfile", &dockerfile)]));
-    request.cgroup_parent = Some(group.clone());
+    request.cgroup_parent = Some(group.name.clone());
     let (built, output) = build(w.engine.as_ref(), request).await;
     built.unwrap();
-    let inside = |piece: &BuildOutput| matches!(piece, BuildOutput::Line(line) if line.contains(&group));
+    let inside = |piece: &BuildOutput| matches!(piece, BuildOutput::Line(line) if line.contains(&group.name));
     assert!(output.iter().any(inside), "{output:#?}");
 }
 
@@ -158,7 +157,7 @@ async fn a_build_runs_in_the_control_group_that_was_asked_for() {
 async fn a_build_over_the_memory_of_its_control_group_says_so() {
     let (engines, _leftovers) = crate::docker().await;
     let w = world(&engines, 110).await;
-    let group = MemoryGroup::make(32 * 1024 * 1024);
+    let group = Group::named("memory").with_memory(32 * 1024 * 1024);
     let dockerfile = format!("FROM busybox\nRUN echo {} && tail /dev/zero\n", uuid::Uuid::new_v4());
     let mut request = request(&w.app, w.context(&[("Dockerfile", &dockerfile)]));
     request.cgroup_parent = Some(group.name.clone());
@@ -167,35 +166,36 @@ async fn a_build_over_the_memory_of_its_control_group_says_so() {
     assert!(*out_of_memory && step.contains("tail /dev/zero"), "{built:?}");
 }
 
-/// A control group with a memory limit, of version 1 or 2.
-struct MemoryGroup {
+/// A control group of this run, of version 1 or 2.
+struct Group {
     name: String,
-    path: std::path::PathBuf,
 }
 
-impl MemoryGroup {
-    fn make(bytes: u64) -> Self {
-        let name = format!("/refloat-contract-memory-{}", std::process::id());
-        let (root, limit) = if Path::new("/sys/fs/cgroup/memory").exists() {
-            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
-        } else {
-            ("/sys/fs/cgroup", "memory.max")
-        };
-        let path = Path::new(root).join(name.trim_start_matches('/'));
+impl Group {
+    fn named(what: &str) -> Self {
+        Self { name: format!("/refloat-contract-{what}-{}", std::process::id()) }
+    }
+
+    fn with_memory(self, bytes: u64) -> Self {
+        let [v1, v2] = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(Path::new);
+        let (root, limit) = if v1.exists() { (v1, "memory.limit_in_bytes") } else { (v2, "memory.max") };
+        let path = root.join(self.name.trim_start_matches('/'));
         std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join(limit), bytes.to_string()).unwrap();
-        Self { name, path }
+        self
     }
 }
 
-impl Drop for MemoryGroup {
+impl Drop for Group {
+    /// BuildKit makes the group in every hierarchy, and one of its own below.
     fn drop(&mut self) {
-        // BuildKit's own group below it goes a moment after the build.
-        for _ in 0..100 {
-            if std::fs::remove_dir(&self.path).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies =
+            std::fs::read_dir(root).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+        for hierarchy in hierarchies.chain([root.to_owned()]) {
+            let group = hierarchy.join(self.name.trim_start_matches('/'));
+            let _ = std::fs::remove_dir(group.join("buildkit"));
+            let _ = std::fs::remove_dir(group);
         }
     }
 }

@@ -134,6 +134,18 @@ pub(crate) async fn an_image_from_nothing_can_be_read_out(w: World) {
     assert!(not_found(w.engine.export(&absent, mpsc::channel(1).0).await).contains(absent.as_str()));
 }
 
+pub(crate) async fn two_builds_at_once_keep_to_their_files(w: World) {
+    let page_of = async |page: &str| {
+        let dockerfile = "FROM scratch\nCOPY page.html /index.html\n";
+        let context = w.context(&[("Dockerfile", dockerfile), ("page.html", page)]);
+        let image = build(w.engine.as_ref(), request(&w.app, context)).await.0.unwrap();
+        read_out(&w, &image, "index.html").await
+    };
+    let pages = [unique("one"), unique("two"), unique("three")];
+    let read = tokio::join!(page_of(&pages[0]), page_of(&pages[1]), page_of(&pages[2]));
+    assert_eq!(<[String; 3]>::from(read), pages);
+}
+
 async fn read_out(w: &World, image: &ImageDigest, path: &str) -> String {
     let (to, mut chunks) = mpsc::channel::<Vec<u8>>(4);
     let (engine, image) = (w.engine.clone(), image.clone());
