@@ -191,17 +191,21 @@ mod tests {
         (entries.try_iter().collect(), dropped.load(Ordering::Relaxed))
     }
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("outside")]
+    struct Outer(#[source] std::io::Error);
+
     #[test]
     fn fields_of_spans_and_events_go_along_and_the_innermost_counts() {
         let (entries, _) = logged(10, || {
             let span = tracing::info_span!("deployment", app = "shop", release = 3, step = tracing::field::Empty);
             let _entered = span.enter();
             span.record("step", "gating");
-            let source = std::io::Error::other(std::io::Error::other("the cause"));
-            tracing::warn!(release = 4, error = &source as &dyn std::error::Error, "it failed");
+            let error = Outer(std::io::Error::other("the cause"));
+            tracing::warn!(release = 4, error = &error as &dyn std::error::Error, "it failed");
         });
         let entry = &entries[0];
-        assert_eq!((entry.level, entry.text.as_str()), (log::Level::Warn, "it failed: the cause: the cause"));
+        assert_eq!((entry.level, entry.text.as_str()), (log::Level::Warn, "it failed: outside: the cause"));
         let get = |name| entry.fields.0.get(name).map(String::as_str);
         assert_eq!((get("app"), get("release"), get("step")), (Some("shop"), Some("4"), Some("gating")));
     }
