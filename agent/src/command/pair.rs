@@ -1,6 +1,5 @@
 //! Asks the running agent for a one-time code.
 
-use anyhow::Context as _;
 use refloat_proto::v1::CreatePairingCodeRequest;
 use refloat_proto::v1::identity_service_client::IdentityServiceClient;
 
@@ -11,9 +10,9 @@ use crate::config::Config;
 pub(super) fn pair(config: &Config) -> anyhow::Result<()> {
     let socket = paths(config).agent_socket();
     super::runtime()?.block_on(async {
-        let channel = dial::agent(&socket).await.with_context(|| {
-            format!("the agent does not answer on {}\nNext: refloatd run --with-edge", socket.display())
-        })?;
+        let silent =
+            || anyhow::anyhow!("the agent does not answer on {}\nNext: refloatd run --with-edge", socket.display());
+        let channel = dial::agent(&socket).await.map_err(|_| silent())?;
         let mut identity = IdentityServiceClient::new(channel);
         let answer = identity.create_pairing_code(CreatePairingCodeRequest {}).await;
         let code = answer.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner();
