@@ -99,11 +99,9 @@ fn of_instance(process: &ProcessPlan, command: &[String], port: Option<u16>, wri
         let health = process
             .health_path
             .as_ref()
-            .map_or_else(|| "accepts connections".to_owned(), |p| format!("{p} answers below 400"));
-        details.push(format!(
-            "port {port}; healthy when it {health} within {} s",
-            process.start_timeout_ms.div_ceil(1000)
-        ));
+            .map_or_else(|| "it accepts connections".to_owned(), |p| format!("{p} answers below 400"));
+        details
+            .push(format!("port {port}; healthy when {health} within {} s", process.start_timeout_ms.div_ceil(1000)));
     }
     let cpu = if process.cpu_millis == 0 {
         "all cores".to_owned()

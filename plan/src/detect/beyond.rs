@@ -40,7 +40,13 @@ const PACKAGES: [(&str, &str, Today); 26] = [
     ("@docusaurus/core", "a Docusaurus site", Today::Pages("build")),
     ("vitepress", "a VitePress site", Today::Pages("docs/.vitepress/dist")),
     ("parcel", "a Parcel page", Today::Pages("dist")),
-    ("electron", "a desktop app (Electron)", Today::Nothing("A server cannot run it.")),
+    (
+        "electron",
+        "a desktop app (Electron)",
+        Today::Nothing(
+            "A server cannot run it. If it can be built as a web page, deploy that: `refloat deploy --prebuilt DIR`.",
+        ),
+    ),
     ("expo", "an Expo app", Today::Pages("dist")),
     (
         "react-native",

@@ -239,13 +239,14 @@ impl Text {
         if runtime.writable {
             self.line(&format!("RUN chown {USER} {HOME}"));
         }
+    }
+
+    fn finish(&mut self, recipe: &Recipe<'_, '_>, runtime: &Runtime<'_>) {
+        // A new volume takes over content and owner of the folder that it is mounted on.
         for mount in runtime.mounts {
             let quoted = mount.replace('\'', "'\\''");
             self.line(&format!("RUN mkdir -p '{quoted}' && chown {USER} '{quoted}'"));
         }
-    }
-
-    fn finish(&mut self, recipe: &Recipe<'_, '_>, runtime: &Runtime<'_>) {
         if !recipe.package.is_empty() {
             self.workdir(recipe.package);
         }

@@ -9,12 +9,16 @@ pub(crate) struct Findings {
     pub(crate) reasons: Vec<Reason>,
     /// What the user should know.
     pub(crate) notes: Vec<Note>,
+    /// The part of the app that decisions are about, when it has several.
+    pub(crate) part: Option<&'static str>,
 }
 
 impl Findings {
     /// Keeps a decision and its evidence.
     pub(crate) fn decide(&mut self, decision: impl Into<String>, because: impl Into<String>) {
-        let reason = Reason { decision: decision.into(), because: because.into() };
+        let decision = decision.into();
+        let decision = self.part.map(|part| format!("{part}: {decision}")).unwrap_or(decision);
+        let reason = Reason { decision, because: because.into() };
         if !self.reasons.contains(&reason) {
             self.reasons.push(reason);
         }

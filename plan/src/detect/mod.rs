@@ -76,7 +76,7 @@ pub fn plan(source: &dyn Source, request: &Request) -> Result<Plan, PlanError> {
     let mut required_env = settings.env.required.clone();
     required_env.sort();
     required_env.dedup();
-    let Findings { reasons, notes } = detection.findings;
+    let Findings { reasons, notes, .. } = detection.findings;
     Ok(Plan {
         app,
         builder: builder::recognise(&root).map(str::to_owned),

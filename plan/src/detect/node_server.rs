@@ -8,7 +8,7 @@ use super::findings::listed;
 use super::folder::Folder;
 use super::js_text::without_comments;
 use super::package_json::Manifest;
-use super::package_manager::{self, Manager};
+use super::package_manager::{self, Install, Manager};
 use super::pattern::patterns;
 use super::source_text::SourceText;
 use super::start_script::{self, Start};
@@ -360,12 +360,9 @@ pub(crate) fn draft(
 ) -> Result<Draft, PlanError> {
     let settings = detection.settings;
     let node = node_version::choose(settings.build.node.as_deref(), package, manifest, &mut detection.findings);
-    let install =
-        package_manager::choose(settings.build.package_manager.as_deref(), package, manifest, &mut detection.findings)?;
-    let context = install.root.path().to_owned();
-    let inside = install.package.clone();
-    let wanted = if role.prebuilt { manifest.dependencies.is_empty() } else { manifest.all().is_empty() };
-    let install = (!wanted || !install.package.is_empty()).then_some(install);
+    let install = install(detection, package, manifest, role.prebuilt)?;
+    let context = install.as_ref().map_or(package, |i| &i.root).path().to_owned();
+    let inside = install.as_ref().map(|i| i.package.clone()).unwrap_or_default();
     let build =
         build_line(detection, manifest, install.as_ref().map_or(Manager::Npm, |i| i.manager), server_found, &role);
     let env =
@@ -411,6 +408,22 @@ pub(crate) fn draft(
     let mut draft = Draft::of("Node server", image, process);
     draft.env = env;
     Ok(draft)
+}
+
+/// How packages are installed; `None` when there are none.
+fn install<'a>(
+    detection: &mut Detection<'_>,
+    package: &Folder<'a>,
+    manifest: &Manifest,
+    prebuilt: bool,
+) -> Result<Option<Install<'a>>, PlanError> {
+    let nothing = if prebuilt { manifest.dependencies.is_empty() } else { manifest.all().is_empty() };
+    if nothing && manifest.install_scripts().is_empty() {
+        detection.findings.decide("nothing is installed", "package.json names no packages");
+        return Ok(None);
+    }
+    let wanted = detection.settings.build.package_manager.as_deref();
+    package_manager::choose(wanted, package, manifest, &mut detection.findings).map(Some)
 }
 
 fn health(detection: &mut Detection<'_>, server: &Server) -> Option<String> {

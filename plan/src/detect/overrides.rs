@@ -17,7 +17,11 @@ pub(crate) fn apply(detection: &mut Detection<'_>, mut draft: Draft) -> Result<D
     }
     for process in &mut draft.processes {
         if let Some(wanted) = detection.settings.process.get(&process.name) {
+            let before = process.clone();
             change(process, wanted)?;
+            if *process != before {
+                detection.findings.decide(format!("{}: changed as wanted", process.name), "refloat.toml says so");
+            }
         }
     }
     draft.processes.sort_by(|a, b| a.name.cmp(&b.name));

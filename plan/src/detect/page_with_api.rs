@@ -64,7 +64,9 @@ fn api<'a>(
         if folder.path() == page.path() || detection.is_declared(&folder) {
             continue;
         }
-        if let Some(own) = Manifest::read(&folder)?
+        // A package.json that only says which kind of module it is, is no package: the root's packages are meant.
+        let is_own = |own: &Manifest| !own.all().is_empty() || manifest.wants_any(&FRAMEWORKS).is_none();
+        if let Some(own) = Manifest::read(&folder)?.filter(is_own)
             && !vite::is_vite(&folder, &own)
             && let Some(server) = node_server::find(detection, &folder, &own, Place::Own)
         {
@@ -124,9 +126,14 @@ fn both(
 ) -> Result<Draft, PlanError> {
     let routes = routes(detection, config, api);
     note_forwarded(detection, config, &routes);
+    // What holds for one package holds for both processes.
+    let parts = if api.beside_page { [None, None] } else { [Some("web"), Some("api")] };
+    detection.findings.part = parts[0];
     let mut draft = vite::draft(detection, page, manifest, config, &routes)?;
+    detection.findings.part = parts[1];
     let role = Role { build: "api", process: "api", routes, prebuilt: false, beside_page: api.beside_page };
     draft.join(node_server::draft(detection, &api.folder, &api.manifest, &api.server, role)?);
+    detection.findings.part = None;
     draft.shape = "Vite single-page app with a Node API".to_owned();
     Ok(draft)
 }

@@ -24,7 +24,7 @@ fn note_supabase(detection: &mut Detection<'_>, folder: &Folder<'_>, text: &Sour
     if !names.is_empty() {
         let callers = callers(text, &["functions.invoke(", "/functions/v1/"]);
         detection.findings.note(format!(
-            "{} ({}) will not run here; {}. They go on running in the Supabase project that the app uses.",
+            "{} ({}) will not run here; {}. What runs in the Supabase project that the app uses goes on running there.",
             count(names.len(), "Supabase function"),
             listed(&names, 4),
             callers
@@ -37,7 +37,7 @@ fn note_base44(detection: &mut Detection<'_>, folder: &Folder<'_>, text: &Source
     if !names.is_empty() {
         let callers = callers(text, &["functions.invoke(", ".functions.", "/functions/"]);
         detection.findings.note(format!(
-            "{} ({}) will not run here; {}. They run at Base44, and only as long as the app exists there.",
+            "{} ({}) will not run here; {}. What runs at Base44 goes on running as long as the app exists there.",
             count(names.len(), "Base44 function"),
             listed(&names, 4),
             callers
@@ -100,9 +100,8 @@ fn entries(folder: &Folder<'_>) -> Vec<String> {
 fn callers(text: &SourceText, words: &[&str]) -> String {
     let files = text.with_any(words);
     match files.len() {
-        0 => "nothing in the source was seen to call them".to_owned(),
-        1 => format!("{} calls them", files[0]),
-        _ => format!("{} call them", listed(&files, 2)),
+        0 => "nothing in the source was seen to call this".to_owned(),
+        _ => format!("called by {}", listed(&files, 2)),
     }
 }
 
