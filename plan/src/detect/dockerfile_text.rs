@@ -5,9 +5,8 @@
 //! in a cache mount; development packages are there during the build and `NODE_ENV=production` is not; values of the
 //! build reach one stage whose output alone is kept; what runs is a user without rights and an argument array.
 
-use std::fmt::Write;
-
-use super::package_manager::{Install, Manager};
+use super::install_commands::Attempt;
+use super::package_manager::{Install, Manager, NPM_LOGS};
 
 /// The user of generated images: `node` in the official ones.
 pub(crate) const USER: &str = "1000:1000";
@@ -185,7 +184,7 @@ impl Text {
         self.line(&format!("WORKDIR {HOME}/{}", escaped(package)));
     }
 
-    fn install(&mut self, install: &Install<'_>, commands: &[String]) {
+    fn install(&mut self, install: &Install<'_>, attempts: &[Attempt]) {
         let reads = install.reads.as_deref().unwrap_or_default();
         let (folders, files): (Vec<&String>, Vec<&String>) = reads.iter().partition(|p| install.root.has_folder(p));
         let top: Vec<&str> = files.iter().filter(|f| !f.contains('/')).map(|f| f.as_str()).collect();
@@ -198,23 +197,14 @@ impl Text {
         for folder in folders {
             self.line(&format!("COPY {folder} ./{folder}"));
         }
-        self.run_install(install, commands);
+        self.run_install(install, attempts);
     }
 
-    fn run_install(&mut self, install: &Install<'_>, commands: &[String]) {
+    fn run_install(&mut self, install: &Install<'_>, attempts: &[Attempt]) {
         let (cache, shared) = install.manager.cache();
         let sharing = if shared { "" } else { ",sharing=locked" };
-        let mut chain = String::new();
-        for (at, command) in commands.iter().enumerate() {
-            if at > 0 {
-                let _ = write!(
-                    chain,
-                    " \\\n || {{ echo 'refloat: that install failed; now trying: {command}'; {command}; }}"
-                );
-            } else {
-                chain.push_str(command);
-            }
-        }
+        let chain: Vec<String> = attempts.iter().enumerate().map(|(at, attempt)| link(at, attempt)).collect();
+        let chain = chain.join(" \\\n || ");
         self.line(&format!("RUN --mount=type=cache,target={cache}{sharing} {chain}"));
     }
 
@@ -253,6 +243,17 @@ impl Text {
         self.line(&format!("USER {USER}"));
         self.line(&format!("EXPOSE {}", runtime.port));
         self.line(&format!("CMD {}", json(runtime.command)));
+    }
+}
+
+/// One command of a chain in which each is tried when those before it failed.
+fn link(at: usize, attempt: &Attempt) -> String {
+    let line = &attempt.line;
+    let announced = format!("echo 'refloat: that install failed; now trying: {line}' && {line}");
+    match attempt.against {
+        _ if at == 0 => line.clone(),
+        Some(code) => format!("{{ grep -rqs 'code {code}' {NPM_LOGS} && {announced}; }}"),
+        None => format!("{{ {announced}; }}"),
     }
 }
 

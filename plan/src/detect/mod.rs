@@ -22,6 +22,7 @@ mod dockerfile_text;
 mod draft;
 mod findings;
 mod folder;
+mod install_commands;
 mod install_scripts;
 mod js_text;
 mod lockfile;

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 
 use super::findings::{Findings, listed};
 use super::folder::{Folder, normal};
+use super::install_commands::{self, Attempt};
 use super::install_scripts;
 use super::lockfile::{self, Kind, Lockfile, State};
 use super::package_json::Manifest;
 use super::workspace;
 use crate::error::PlanError;
 
+/// Where npm writes why it failed during a build.
+pub(crate) const NPM_LOGS: &str = "/tmp/npm-logs";
 /// Where pnpm keeps packages during a build.
 const PNPM_STORE: &str = "/root/.local/share/pnpm/store";
 /// Where the first yarn keeps archives during a build.
@@ -42,9 +45,9 @@ pub(crate) struct Install<'a> {
     /// What `npm install -g` must get before, such as `pnpm@9`.
     pub(crate) tool: Option<String>,
     /// The install, and what is tried when it fails.
-    pub(crate) commands: Vec<String>,
+    pub(crate) commands: Vec<Attempt>,
     /// The install of what production needs alone; `None` when everything has to stay.
-    pub(crate) production: Option<Vec<String>>,
+    pub(crate) production: Option<Vec<Attempt>>,
     /// Files and folders from the root that the install reads, apart from everything else; `None` when it may read
     /// anything.
     pub(crate) reads: Option<Vec<String>>,
@@ -86,7 +89,13 @@ impl Manager {
                 ("YARN_ENABLE_GLOBAL_CACHE", "true"),
                 ("YARN_ENABLE_TELEMETRY", "0"),
             ],
-            Self::Npm | Self::Pnpm | Self::Bun => &[],
+            Self::Npm => &[
+                ("npm_config_audit", "false"),
+                ("npm_config_fund", "false"),
+                ("npm_config_update_notifier", "false"),
+                ("npm_config_logs_dir", NPM_LOGS),
+            ],
+            Self::Pnpm | Self::Bun => &[],
         }
     }
 
@@ -132,7 +141,7 @@ pub(crate) fn choose<'a>(
     let locks = lockfile::all(&root, &manifests);
     let choice = pick(wanted, &root_manifest, &locks, findings)?;
     announce(&choice, &locks, findings);
-    let commands = commands(&choice);
+    let commands = install_commands::all(choice.manager, choice.lock.as_ref());
     let tool = tool(&choice, &root, &root_manifest);
     let inside = package.path().strip_prefix(root.path()).unwrap_or_default();
     let mut install = Install {
@@ -289,57 +298,14 @@ fn announce(choice: &Choice, locks: &[Lockfile], findings: &mut Findings) {
     }
 }
 
-fn strictness(choice: &Choice) -> Option<bool> {
-    match choice.lock.as_ref().map(|l| &l.state) {
-        Some(State::Matches) => Some(true),
-        Some(State::Unchecked(_)) => None,
-        _ => Some(false),
-    }
-}
-
-/// The strict install where the lockfile matches, both where it cannot be told, the lenient one otherwise.
-fn commands(choice: &Choice) -> Vec<String> {
-    let (strict, lenient): (&[&str], &[&str]) = match choice.manager {
-        Manager::Npm => (
-            &["npm ci --no-audit --no-fund", "npm ci --no-audit --no-fund --legacy-peer-deps"],
-            &["npm install --no-audit --no-fund", "npm install --no-audit --no-fund --legacy-peer-deps"],
-        ),
-        Manager::Pnpm => (
-            &["pnpm install --frozen-lockfile --store-dir /root/.local/share/pnpm/store"],
-            &["pnpm install --no-frozen-lockfile --store-dir /root/.local/share/pnpm/store"],
-        ),
-        Manager::YarnClassic => {
-            (&["yarn install --frozen-lockfile --non-interactive"], &["yarn install --non-interactive --no-lockfile"])
-        }
-        Manager::YarnBerry => (&["yarn install --immutable"], &["yarn install --no-immutable"]),
-        Manager::Bun => (&["bun install --frozen-lockfile"], &["bun install"]),
-    };
-    let lenient: Vec<&str> = match (choice.manager, &choice.lock) {
-        (Manager::YarnClassic, Some(_)) => vec!["yarn install --non-interactive"],
-        _ => lenient.to_vec(),
-    };
-    let chosen = match strictness(choice) {
-        Some(true) => strict.to_vec(),
-        Some(false) => lenient,
-        None => [&strict[..1], &lenient].concat(),
-    };
-    chosen.into_iter().map(str::to_owned).collect()
-}
-
 /// The same without what only development needs, where the manager has a flag for it and no script of the project runs.
-fn production(choice: &Choice, manifests: &lockfile::Manifests<'_>) -> Option<Vec<String>> {
+fn production(choice: &Choice, manifests: &lockfile::Manifests<'_>) -> Option<Vec<Attempt>> {
     let scripts = manifests.values().any(|m| !m.install_scripts().is_empty());
     let generated = manifests.values().any(|m| m.wants("prisma") || m.wants("@prisma/client"));
     if scripts || generated || manifests.len() > 1 {
         return None;
     }
-    let flag = match choice.manager {
-        Manager::Npm => "--omit=dev",
-        Manager::Pnpm => "--prod",
-        Manager::YarnClassic | Manager::Bun => "--production",
-        Manager::YarnBerry => return None,
-    };
-    Some(commands(choice).into_iter().map(|command| format!("{command} {flag}")).collect())
+    install_commands::production(choice.manager, choice.lock.as_ref())
 }
 
 /// What the image lacks. A version is named by its major number where only the lockfile's format tells it.
