@@ -1,0 +1,269 @@
+//! From host and path to what answers: the prepared form of a route table, and the door that every request passes.
+//!
+//! A request is bound once, at its head, to the table that is active then. What makes a switch exact is the order of
+//! four things: a request counts itself in flight, then looks whether the door has moved; a switch swaps the table,
+//! then moves the door. Whoever reads the counters after a switch was acknowledged therefore sees every request that
+//! went to the old instance, and no request can reach it later.
+//!
+//! ```text
+//! request:  read door ─ read table ─ count in flight ─ read door again ── same ──▶ bound
+//!               ▲                                            └─ moved: count back ┐
+//!               └──────────────────────────────────────────────────────────────────┘
+//! switch:   swap table (or close a gate) ─ move door ─ acknowledge
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use refloat_model::{
+    AppName, AppRoutes, AppServing, Generation, ReleaseNumber, Route, RouteTable, RouteTarget, TableDigest,
+};
+
+use crate::hold::{HoldError, Holds, Ticket};
+use crate::inflight::Lease;
+use crate::site::{Site, SiteError, Trees};
+use crate::upstream::{Upstream, Upstreams};
+
+/// A table that is ready to serve.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// Its version.
+    pub generation: Generation,
+    /// Its digest; zeroes when there is no table.
+    pub digest: Option<TableDigest>,
+    hosts: HashMap<Box<str>, Arc<App>>,
+    catch_all: Option<Arc<App>>,
+    instances: Vec<String>,
+    /// Whether nothing is known about what should be served: every request is answered 503, never 404.
+    pub lost: bool,
+}
+
+/// One app of a prepared table.
+#[derive(Debug)]
+pub struct App {
+    /// Its name.
+    pub name: AppName,
+    /// What serves.
+    pub release: ReleaseNumber,
+    serving: AppServing,
+    /// By falling length of prefix.
+    routes: Vec<(Route, Backend)>,
+}
+
+/// What answers.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// An instance.
+    Instance(Arc<Upstream>),
+    /// The edge itself.
+    Files(Arc<Site>),
+    /// A tree that could not be opened when the last table was restored.
+    Missing,
+}
+
+/// Whether a tree that cannot be opened fails the whole table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingTree {
+    /// It does: a table that is staged.
+    Refuse,
+    /// Its routes answer 503, all others serve: a table that is restored.
+    Serve503,
+}
+
+impl Prepared {
+    /// Opens what a table names. Blocking: it reads the indexes of trees.
+    ///
+    /// # Errors
+    /// When a tree cannot be opened and `missing` refuses that.
+    pub fn new(
+        table: &RouteTable,
+        upstreams: &Upstreams,
+        trees: &Trees,
+        missing: MissingTree,
+    ) -> Result<Self, SiteError> {
+        let mut prepared = Self { generation: table.generation, digest: Some(table.table_digest()), ..Self::default() };
+        for routes in &table.apps {
+            let app = Arc::new(App::new(routes, upstreams, trees, missing)?);
+            for host in &routes.hosts {
+                prepared.hosts.insert(host.as_str().into(), app.clone());
+            }
+            if routes.catch_all {
+                prepared.catch_all = Some(app);
+            }
+            prepared.instances.extend(routes.instances().map(|name| name.as_str().to_owned()));
+        }
+        prepared.instances.sort();
+        prepared.instances.dedup();
+        Ok(prepared)
+    }
+
+    /// No table, although there should be one.
+    #[must_use]
+    pub fn lost() -> Self {
+        Self { lost: true, ..Self::default() }
+    }
+
+    /// The instances of this table that another one does not route to.
+    #[must_use]
+    pub fn displaced_by(&self, next: &Self) -> Vec<String> {
+        self.instances.iter().filter(|name| next.instances.binary_search(name).is_err()).cloned().collect()
+    }
+
+    fn app(&self, host: Option<&str>) -> Option<&Arc<App>> {
+        host.and_then(|host| self.hosts.get(host)).or(self.catch_all.as_ref())
+    }
+}
+
+impl App {
+    fn new(routes: &AppRoutes, upstreams: &Upstreams, trees: &Trees, missing: MissingTree) -> Result<Self, SiteError> {
+        let mut prepared = Vec::with_capacity(routes.routes.len());
+        for route in &routes.routes {
+            prepared.push((route.clone(), Backend::new(route, upstreams, trees, missing)?));
+        }
+        prepared.sort_by_key(|(route, _)| std::cmp::Reverse(route.prefix.as_str().len()));
+        Ok(Self { name: routes.app.clone(), release: routes.release, serving: routes.serving, routes: prepared })
+    }
+
+    fn backend(&self, path: &str) -> Option<&Backend> {
+        self.routes.iter().find(|(route, _)| route.prefix.matches(path)).map(|(_, backend)| backend)
+    }
+}
+
+impl Backend {
+    fn new(route: &Route, upstreams: &Upstreams, trees: &Trees, missing: MissingTree) -> Result<Self, SiteError> {
+        match &route.target {
+            RouteTarget::Instance { name, ip, port } => {
+                let address = std::net::SocketAddrV4::new((*ip).into(), *port);
+                Ok(Self::Instance(upstreams.of(name, address)))
+            }
+            RouteTarget::Files { tree, rules } => match (trees.open(tree), missing) {
+                (Ok(tree), _) => Ok(Self::Files(Arc::new(Site { tree, rules: rules.clone() }))),
+                (Err(error), MissingTree::Refuse) => Err(error),
+                (Err(error), MissingTree::Serve503) => {
+                    tracing::error!(%tree, error = &error as &dyn std::error::Error, "a published site cannot be opened");
+                    Ok(Self::Missing)
+                }
+            },
+        }
+    }
+}
+
+/// A request that knows who answers it.
+#[derive(Debug)]
+pub struct Bound {
+    /// The app.
+    pub app: Arc<App>,
+    /// Who answers.
+    pub backend: Backend,
+    /// Counts the request in flight to an instance.
+    pub lease: Option<Lease>,
+}
+
+/// Why a request has nobody who answers it.
+#[derive(Debug)]
+pub enum Unbound {
+    /// No app has the host.
+    NoApp,
+    /// The app has no route for the path.
+    NoRoute(Arc<App>),
+    /// The app is stopped.
+    Stopped(Arc<App>),
+    /// The app was held and did not come back, or too many waited.
+    Held(Arc<App>, HoldError),
+    /// The edge has lost its table.
+    Lost,
+}
+
+enum Attempt {
+    Bound(Bound),
+    Wait(Arc<App>, Ticket),
+    Moved,
+}
+
+/// The active table.
+#[derive(Debug)]
+pub struct Router {
+    active: ArcSwap<Prepared>,
+    door: AtomicU64,
+    holds: Holds,
+}
+
+impl Router {
+    /// Starts with a table.
+    #[must_use]
+    pub fn new(table: Prepared) -> Self {
+        Self { active: ArcSwap::from_pointee(table), door: AtomicU64::new(0), holds: Holds::default() }
+    }
+
+    /// The active table.
+    #[must_use]
+    pub fn active(&self) -> Arc<Prepared> {
+        self.active.load_full()
+    }
+
+    /// Makes a table the active one; gives back the one before. When this returns, no request that starts later is
+    /// bound to that one, and every request that was is counted in flight.
+    pub fn swap(&self, table: Arc<Prepared>) -> Arc<Prepared> {
+        let before = self.active.swap(table);
+        self.move_door();
+        before
+    }
+
+    /// Holds the requests of an app; the same promise as [`Router::swap`].
+    pub fn hold(&self, app: &AppName, until: Instant) {
+        self.holds.hold(app, until);
+        self.move_door();
+    }
+
+    /// Lets them go on; says how many waited.
+    pub fn release(&self, app: &AppName) -> u32 {
+        self.holds.release(app)
+    }
+
+    fn move_door(&self) {
+        self.door.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Finds who answers, and waits while the app is held.
+    ///
+    /// # Errors
+    /// Why nobody does.
+    pub async fn bind(&self, host: Option<&str>, path: &str) -> Result<Bound, Unbound> {
+        loop {
+            match self.attempt(host, path)? {
+                Attempt::Bound(bound) => return Ok(bound),
+                Attempt::Moved => {}
+                Attempt::Wait(app, ticket) => ticket.wait().await.map_err(|e| Unbound::Held(app, e))?,
+            }
+        }
+    }
+
+    fn attempt(&self, host: Option<&str>, path: &str) -> Result<Attempt, Unbound> {
+        let door = self.door.load(Ordering::SeqCst);
+        let table = self.active.load();
+        let app = table.app(host).ok_or(if table.lost { Unbound::Lost } else { Unbound::NoApp })?;
+        if app.serving == AppServing::Stopped {
+            return Err(Unbound::Stopped(app.clone()));
+        }
+        match self.holds.ticket(&app.name, Instant::now()) {
+            Ok(None) => {}
+            Ok(Some(ticket)) => return Ok(Attempt::Wait(app.clone(), ticket)),
+            Err(error) => return Err(Unbound::Held(app.clone(), error)),
+        }
+        let backend = app.backend(path).ok_or_else(|| Unbound::NoRoute(app.clone()))?.clone();
+        let lease = match &backend {
+            Backend::Instance(upstream) => Some(upstream.in_flight.lease()),
+            Backend::Files(_) | Backend::Missing => None,
+        };
+        fence(Ordering::SeqCst);
+        if self.door.load(Ordering::SeqCst) == door {
+            Ok(Attempt::Bound(Bound { app: app.clone(), backend, lease }))
+        } else {
+            Ok(Attempt::Moved)
+        }
+    }
+}
