@@ -7,7 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -103,11 +103,8 @@ fn write_lines(lines: &Receiver<Line>, dropped: &AtomicU64, mut out: impl Write)
     while let Ok(line) = lines.recv() {
         // A broken output must not end the edge and there is nowhere to report it.
         let _ = write_line(&mut out, &line);
-        loop {
-            match lines.try_recv() {
-                Ok(line) => drop(write_line(&mut out, &line)),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
+        while let Ok(line) = lines.try_recv() {
+            let _ = write_line(&mut out, &line);
         }
         let missing = dropped.swap(0, Ordering::Relaxed);
         if missing > 0 {

@@ -134,7 +134,7 @@ struct Part {
     length: u64,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Unsatisfiable;
 
 fn part_of(head: &RequestHead, tag: &str, size: u64) -> Result<Part, Unsatisfiable> {
