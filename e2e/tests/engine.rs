@@ -16,7 +16,6 @@ const RECOVERED: Duration = Duration::from_secs(90);
 
 /// Two releases of `node-hello` on an engine of their own. The engine is to be dropped last.
 fn scene_on(engine: &Engine) -> Scene {
-    engine.take_image("node:22-slim");
     engine.take_image("node:24-slim");
     let host = Host::start_with(Options { engine: engine.socket(), ..Options::default() });
     let laptop = Laptop::paired_with(&host);
