@@ -66,5 +66,7 @@ fn a_deploy_without_an_engine_fails_and_says_what_is_missing() {
     assert_ne!(refused.code, 0, "{refused}");
     refused.says("Docker").says("r2 still serves");
     assert!(scene.host.body("/").is_some_and(|body| body.contains(V2)));
+    // What the host leaves behind is the engine's to remove.
+    engine.restart();
     drop(scene);
 }
