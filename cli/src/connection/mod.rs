@@ -9,7 +9,7 @@ mod ssh;
 mod tls;
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -36,7 +36,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// What the server may send before we have read it: output of a build comes in bursts.
 const WINDOW_BYTES: u32 = 1 << 20;
-/// Set it to talk to the agent through this socket.
+/// Set it to talk to the agent through this socket; set to nothing, an agent on this host is not looked for.
 const SOCKET_VARIABLE: &str = "REFLOAT_SOCKET";
 
 /// A stream of bytes in both directions.
@@ -67,13 +67,15 @@ impl Target {
             return SshAddress::parse(url).map(Self::Ssh);
         }
         let name = global.server.as_deref();
-        let socket = std::env::var_os(SOCKET_VARIABLE).filter(|value| !value.is_empty());
-        if let (None, Some(path)) = (name, socket) {
+        let socket = std::env::var_os(SOCKET_VARIABLE);
+        if let (None, Some(path)) = (name, socket.as_ref().filter(|path| !path.is_empty())) {
             return Ok(Self::Socket(path.into()));
         }
         match home.server(name)? {
             Some(server) => Ok(Self::Paired(server)),
-            None if std::path::Path::new(unix::AGENT_SOCKET).exists() => Ok(Self::Socket(unix::AGENT_SOCKET.into())),
+            None if socket.is_none() && Path::new(unix::AGENT_SOCKET).exists() => {
+                Ok(Self::Socket(unix::AGENT_SOCKET.into()))
+            }
             None => Err(unpaired()),
         }
     }
@@ -119,7 +121,7 @@ fn unpaired() -> Failure {
     Failure::new(Exit::Unreachable, what).reason("NOT_PAIRED").next("refloat pair SERVER --code CODE")
 }
 
-async fn connect_socket(path: &std::path::Path) -> Result<unix::LocalStream, Failure> {
+async fn connect_socket(path: &Path) -> Result<unix::LocalStream, Failure> {
     unix::connect_local(path).await.map_err(|error| {
         let failure = Failure::new(Exit::Unreachable, format!("Cannot reach the agent at {}: {error}", path.display()));
         match error.kind() {

@@ -89,13 +89,20 @@ impl Source {
 fn refused(above: &[Vec<u8>], error: &TreeError) -> Failure {
     let folder: PathBuf = above.iter().map(|name| unix::path_of(name)).collect();
     let place = if above.is_empty() { String::new() } else { format!(" (in {})", folder.display()) };
-    let failure = Failure::new(Exit::Configuration, format!("{error}{place}.")).reason("SOURCE");
+    let failure = Failure::new(Exit::Configuration, sentence(&format!("{error}{place}"))).reason("SOURCE");
     match error {
         TreeError::LinkLeaves { link, .. } => {
             failure.next(format!("echo '{}' >> .refloatignore", folder.join(link).display()))
         }
         _ => failure,
     }
+}
+
+/// With a capital letter and a full stop.
+fn sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    let first = characters.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(characters).chain(['.']).collect()
 }
 
 #[cfg(test)]
