@@ -82,13 +82,13 @@ impl Said {
 
     /// The objects on standard output.
     pub(crate) fn objects(&self) -> Vec<serde_json::Value> {
-        self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
+        self.stdout.lines().map(|line| serde_json::from_str(line).expect("every line is an object")).collect()
     }
 }
 
 fn without_chance(text: &str) -> String {
-    let text = replace_after(text, "took ", |rest| span_length(rest));
-    let text = replace_after(&text, "from here in ", |rest| span_length(rest));
+    let text = replace_after(text, "took ", span_length);
+    let text = replace_after(&text, "from here in ", span_length);
     let text = replace_after(&text, "Sent ", |rest| rest.find(" of ").unwrap_or(0));
     replace_after(&text, "127.0.0.1:", |rest| rest.bytes().take_while(u8::is_ascii_digit).count())
 }
