@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use crate::cas::sources::MAX_DIRECTORY_BYTES;
-use crate::cas::{Cas, CasError, FileWriter};
+use crate::cas::{Cas, CasError, FileWriter, Intake};
 
 /// Kind of a directory's frame.
 pub const KIND_DIRECTORY: u8 = 1;
@@ -128,7 +128,7 @@ impl Receiver {
     pub fn new(cas: Arc<Cas>) -> Result<Self, UploadError> {
         let mut zstd = Decoder::new().map_err(UploadError::Compression)?;
         zstd.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).map_err(UploadError::Compression)?;
-        let objects = Objects { cas, received: Received::default(), state: State::empty_head() };
+        let objects = Objects { intake: cas.intake(), received: Received::default(), state: State::empty_head() };
         Ok(Self { zstd, out: vec![0; OUT_BYTES], at_frame_end: true, objects, refused: false })
     }
 
@@ -144,7 +144,11 @@ impl Receiver {
             return Ok(());
         }
         let pushed = self.decompress(bytes);
-        self.refused = pushed.is_err();
+        if pushed.is_err() {
+            self.refused = true;
+            // What arrived whole stays. Should that fail, it is sent again: the refusal is what counts.
+            let _ = self.objects.intake.keep();
+        }
         pushed
     }
 
@@ -156,11 +160,9 @@ impl Receiver {
         if self.refused {
             return Err(UploadError::Interrupted);
         }
-        if !self.at_frame_end || !self.objects.state.is_between_objects() {
-            return Err(UploadError::Cut);
-        }
-        self.objects.cas.sync().map_err(UploadError::Sync)?;
-        Ok(self.objects.received)
+        let whole = self.at_frame_end && self.objects.state.is_between_objects();
+        self.objects.intake.finish().map_err(UploadError::Sync)?;
+        if whole { Ok(self.objects.received) } else { Err(UploadError::Cut) }
     }
 
     fn decompress(&mut self, bytes: &[u8]) -> Result<(), UploadError> {
@@ -182,7 +184,7 @@ impl Receiver {
 
 /// The decompressed side: frames become objects.
 struct Objects {
-    cas: Arc<Cas>,
+    intake: Intake,
     received: Received,
     state: State,
 }
@@ -232,7 +234,7 @@ impl Objects {
                 let (mine, rest) = split(bytes, *length - record.len() as u64);
                 record.extend_from_slice(mine);
                 if record.len() as u64 == *length {
-                    self.cas.put_directory(digest, record).map_err(refuse)?;
+                    self.intake.directory(digest, record).map_err(refuse)?;
                     self.end();
                 }
                 Ok(rest)
@@ -263,11 +265,11 @@ impl Objects {
             KIND_FILE => {
                 limit("bytes in one file", length, MAX_FILE_BYTES)?;
                 let refuse = |source| UploadError::Object { number, source };
-                let free = self.cas.free_bytes().map_err(refuse)?;
+                let free = self.intake.cas().free_bytes().map_err(refuse)?;
                 if free < length + RESERVED_BYTES {
                     return Err(UploadError::DiskFull { free_mib: free >> 20 });
                 }
-                let writer = self.cas.file_writer(&digest, length).map_err(refuse)?;
+                let writer = self.intake.file_writer(&digest, length).map_err(refuse)?;
                 self.state = State::File { writer: Box::new(writer), left: length };
                 if length == 0 { self.end_file() } else { Ok(()) }
             }
@@ -278,7 +280,7 @@ impl Objects {
     fn end_file(&mut self) -> Result<(), UploadError> {
         let number = self.received.objects + 1;
         if let State::File { writer, .. } = std::mem::replace(&mut self.state, State::empty_head()) {
-            writer.commit().map_err(|source| UploadError::Object { number, source })?;
+            self.intake.file(*writer).map_err(|source| UploadError::Object { number, source })?;
         }
         self.end();
         Ok(())

@@ -209,7 +209,7 @@ async fn a_channel_of_chunks_is_received_on_a_thread_of_its_own() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn garbage_is_refused_and_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..2_000), chunk in 1_usize..300) {

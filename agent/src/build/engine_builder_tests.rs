@@ -99,15 +99,19 @@ fn host_with(plan: Plan, cap: Cap) -> Host {
 }
 
 /// A source with one file, `index.html`.
-fn store(cas: &Cas, page: &[u8]) -> SourceDigest {
+fn store(cas: &Arc<Cas>, page: &[u8]) -> SourceDigest {
     let digest = *blake3::hash(page).as_bytes();
-    let mut writer = cas.file_writer(&digest, page.len() as u64).unwrap();
+    let mut intake = cas.intake();
+    let mut writer = intake.file_writer(&digest, page.len() as u64).unwrap();
     writer.write(page).unwrap();
-    writer.commit().unwrap();
+    intake.file(writer).unwrap();
+    intake.finish().unwrap();
     let node = Node::File { digest, size: page.len() as u64, executable: false };
     let encoded = Directory { entries: vec![Entry { name: b"index.html".to_vec(), node }] }.encode();
     let root = Directory::digest_of(&encoded);
-    cas.put_directory(&root, &encoded).unwrap();
+    let mut intake = cas.intake();
+    intake.directory(&root, &encoded).unwrap();
+    intake.finish().unwrap();
     SourceDigest(root)
 }
 

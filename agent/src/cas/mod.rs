@@ -6,7 +6,7 @@
 //! CAS/temporary/           what is being written; emptied at start
 //! ```
 //!
-//! Owns what is stored ([`Cas`]), how a tree is walked ([`StoredTree`]) and how it becomes the context of a build
+//! Owns what is stored ([`Cas`]), how it comes in ([`Intake`]), how a tree is walked ([`StoredTree`]) and how it becomes the context of a build
 //! ([`context`]).
 //!
 //! Two rules hold at all times. An object is visible only when it is complete, verified and on disk: temporary file →
@@ -16,15 +16,19 @@
 //!
 //! Deliberately absent: any path of the uploaded tree as a path of this host. Names of the tree exist in records only.
 
+pub mod batch;
 pub mod context;
 pub mod difference;
 pub mod ignore;
+pub mod intake;
 pub mod objects;
 pub mod sources;
 pub mod tree;
 
+pub use batch::Batch;
 pub use context::{ContextSize, ContextSpec};
 pub use difference::{Became, Differing};
+pub use intake::{FileWriter, Intake};
 pub use objects::{Objects, Writer};
-pub use sources::{Cas, CasError, FileWriter, Missing};
+pub use sources::{Cas, CasError, Missing};
 pub use tree::{StoredEntry, StoredNode, StoredTree};

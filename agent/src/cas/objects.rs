@@ -251,9 +251,19 @@ impl Writer {
     ///
     /// # Errors
     /// When they cannot be synced or renamed.
-    pub fn commit(mut self, digest: &Digest) -> io::Result<()> {
+    pub fn commit(self, digest: &Digest) -> io::Result<()> {
+        self.sync()?;
+        self.install(digest)
+    }
+
+    /// Syncs the bytes.
+    pub(super) fn sync(&self) -> io::Result<()> {
         self.file.set_permissions(Permissions::from_mode(self.objects.layout.mode))?;
-        self.file.sync_all()?;
+        self.file.sync_all()
+    }
+
+    /// Makes bytes that were synced visible.
+    pub(super) fn install(mut self, digest: &Digest) -> io::Result<()> {
         self.objects.install(&self.name, digest)?;
         self.committed = true;
         Ok(())

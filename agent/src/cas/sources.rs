@@ -1,14 +1,16 @@
 //! The store of uploaded sources.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use cap_std::fs::File;
-use refloat_plan::tree::{Digest, Directory, MAX_DEPTH, MAX_FILE_BYTES, Node, TreeError};
+use refloat_plan::tree::{Digest, Directory, MAX_DEPTH, Node, TreeError};
 
-use super::objects::{Layout, Objects, Writer, hex, open_folder, open_temporary};
+use super::batch::Batch;
+use super::intake::Intake;
+use super::objects::{Layout, Objects, open_folder, open_temporary};
 
 /// Largest encoding of one directory in bytes: 50,000 entries with names of a usual length.
 pub const MAX_DIRECTORY_BYTES: u64 = 16 << 20;
@@ -85,8 +87,8 @@ pub struct Missing {
 /// The store. Every call blocks on the disk: call it from a blocking thread.
 #[derive(Debug)]
 pub struct Cas {
-    directories: Arc<Objects>,
-    files: Arc<Objects>,
+    pub(super) directories: Arc<Objects>,
+    pub(super) files: Arc<Objects>,
 }
 
 impl Cas {
@@ -114,42 +116,10 @@ impl Cas {
         Ok(Missing { directories: lacking(&self.directories, directories)?, files: lacking(&self.files, files)? })
     }
 
-    /// Stores a directory's encoding. Everything in it must be here already, with the sizes that it says.
-    ///
-    /// # Errors
-    /// When it is not what it is called, breaks a rule of trees, or names what is not here.
-    pub fn put_directory(&self, digest: &Digest, encoded: &[u8]) -> Result<(), CasError> {
-        if Directory::digest_of(encoded) != *digest {
-            return Err(CasError::WrongDigest { expected: hex(digest) });
-        }
-        // How deep it will lie is not known yet: links are checked against their real depth when a root is walked.
-        let directory = Directory::decode(encoded, MAX_DEPTH).map_err(CasError::Tree)?;
-        for entry in &directory.entries {
-            if !self.holds(&entry.node)? {
-                return Err(CasError::ChildMissing { name: String::from_utf8_lossy(&entry.name).into_owned() });
-            }
-        }
-        self.directories.put(digest, encoded).map_err(io_error("write a folder record"))
-    }
-
-    /// Begins a file of `size` bytes.
-    ///
-    /// # Errors
-    /// When it is larger than a file may be, or no temporary file can be made.
-    pub fn file_writer(&self, digest: &Digest, size: u64) -> Result<FileWriter, CasError> {
-        if size > MAX_FILE_BYTES {
-            return Err(CasError::OverLimit { what: "bytes in one file", found: size, limit: MAX_FILE_BYTES });
-        }
-        let writer = self.files.writer().map_err(io_error("begin a file"))?;
-        Ok(FileWriter { writer, hasher: blake3::Hasher::new(), digest: *digest, size })
-    }
-
-    /// Whether the file is here with that size.
-    ///
-    /// # Errors
-    /// When the disk cannot answer.
-    pub fn holds_file(&self, digest: &Digest, size: u64) -> Result<bool, CasError> {
-        Ok(self.files.size(digest).map_err(io_error("look up a file"))? == Some(size))
+    /// Begins to take in an upload.
+    #[must_use]
+    pub fn intake(self: &Arc<Self>) -> Intake {
+        Intake { cas: Arc::clone(self), batch: Batch::default() }
     }
 
     /// Bytes that the store's disk has left for programs without special rights.
@@ -158,15 +128,6 @@ impl Cas {
     /// When the disk cannot answer.
     pub fn free_bytes(&self) -> Result<u64, CasError> {
         self.files.free_bytes().map_err(io_error("ask for free space"))
-    }
-
-    /// Makes everything stored so far durable: before it answers, an upload must not be acknowledged.
-    ///
-    /// # Errors
-    /// When a sync fails.
-    pub fn sync(&self) -> Result<(), CasError> {
-        // Files first: a directory is durable only after what it names.
-        self.files.sync().and_then(|()| self.directories.sync()).map_err(io_error("sync a folder"))
     }
 
     /// Reads a directory that lies `depth` levels below its root at `path`.
@@ -236,16 +197,6 @@ impl Cas {
         };
         Ok(all.into_iter().map(read).collect())
     }
-
-    fn holds(&self, node: &Node) -> Result<bool, CasError> {
-        match node {
-            Node::File { digest, size, .. } => self.holds_file(digest, *size),
-            Node::Directory { digest } => {
-                Ok(self.directories.size(digest).map_err(io_error("look up a folder record"))?.is_some())
-            }
-            Node::Symlink { .. } => Ok(true),
-        }
-    }
 }
 
 fn node_digest(node: &Node) -> Option<Digest> {
@@ -263,41 +214,6 @@ fn lacking(objects: &Objects, asked: &[Digest]) -> Result<Vec<Digest>, CasError>
         }
     }
     Ok(lacking)
-}
-
-/// A file that is being received. Dropped before it is committed, it leaves nothing.
-#[derive(Debug)]
-pub struct FileWriter {
-    writer: Writer,
-    hasher: blake3::Hasher,
-    digest: Digest,
-    size: u64,
-}
-
-impl FileWriter {
-    /// Takes more of its bytes.
-    ///
-    /// # Errors
-    /// When they are more than it was said to have, or cannot be written.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CasError> {
-        let found = self.writer.written() + bytes.len() as u64;
-        if found > self.size {
-            return Err(CasError::OverLimit { what: "bytes in a file", found, limit: self.size });
-        }
-        self.hasher.update(bytes);
-        self.writer.write_all(bytes).map_err(io_error("write a file"))
-    }
-
-    /// Verifies and stores it.
-    ///
-    /// # Errors
-    /// When the bytes are not what they were called, or cannot be synced.
-    pub fn commit(self) -> Result<(), CasError> {
-        if *self.hasher.finalize().as_bytes() != self.digest || self.writer.written() != self.size {
-            return Err(CasError::WrongDigest { expected: hex(&self.digest) });
-        }
-        self.writer.commit(&self.digest).map_err(io_error("store a file"))
-    }
 }
 
 #[cfg(test)]

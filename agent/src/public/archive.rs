@@ -25,7 +25,7 @@ const IN_MEMORY_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// When it is no archive, is cut off, passes a limit, or its content cannot be stored.
-pub(super) fn read(archive: impl Read, blobs: &Blobs) -> Result<Assembly, PublishError> {
+pub(super) fn read(archive: impl Read, blobs: &mut Blobs) -> Result<Assembly, PublishError> {
     let mut archive = tar::Archive::new(Counted { inner: archive, trailing_zeros: 0 });
     let mut assembly = Assembly::default();
     let mut bytes = 0;
@@ -64,7 +64,11 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-fn take<R: Read>(entry: &mut tar::Entry<'_, R>, assembly: &mut Assembly, blobs: &Blobs) -> Result<(), PublishError> {
+fn take<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+    assembly: &mut Assembly,
+    blobs: &mut Blobs,
+) -> Result<(), PublishError> {
     let name = entry.path_bytes().into_owned();
     if name.split(|byte| *byte == b'/').any(|part| part == b"..") {
         return Err(PublishError::LinkLeaves { link: String::from_utf8_lossy(&name).into_owned() });
@@ -103,17 +107,21 @@ fn made_by_engine(name: &[u8], kind: tar::EntryType, size: u64, target: &[u8]) -
 }
 
 /// Stores one entry's content.
-fn store<R: Read>(entry: &mut tar::Entry<'_, R>, blobs: &Blobs) -> Result<Content, PublishError> {
+fn store<R: Read>(entry: &mut tar::Entry<'_, R>, blobs: &mut Blobs) -> Result<Content, PublishError> {
     let size = entry.size();
     if size <= IN_MEMORY_BYTES {
         let mut bytes = Vec::new();
         entry.read_to_end(&mut bytes).map_err(PublishError::Archive)?;
         whole(bytes.len() as u64, size)?;
         let blob = *blake3::hash(&bytes).as_bytes();
-        blobs.put(&blob, &bytes).map_err(PublishError::store("write a file"))?;
+        if !blobs.holds(&blob, size)? {
+            let mut writer = blobs.writer()?;
+            writer.write_all(&bytes).map_err(PublishError::store("write a file"))?;
+            blobs.add(writer, blob)?;
+        }
         return Ok(Content { blob, size });
     }
-    let mut writer = blobs.writer().map_err(PublishError::store("begin a file"))?;
+    let mut writer = blobs.writer()?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -126,7 +134,7 @@ fn store<R: Read>(entry: &mut tar::Entry<'_, R>, blobs: &Blobs) -> Result<Conten
     }
     whole(writer.written(), size)?;
     let blob = *hasher.finalize().as_bytes();
-    writer.commit(&blob).map_err(PublishError::store("store a file"))?;
+    blobs.add(writer, blob)?;
     Ok(Content { blob, size })
 }
 

@@ -16,7 +16,7 @@ const OURS: &[u8] = b"refloat.toml";
 ///
 /// # Errors
 /// When the folder does not exist, a file of it is lost, or its content cannot be stored.
-pub(super) fn read(cas: &Cas, source: &Digest, folder: &str, blobs: &Blobs) -> Result<Assembly, PublishError> {
+pub(super) fn read(cas: &Cas, source: &Digest, folder: &str, blobs: &mut Blobs) -> Result<Assembly, PublishError> {
     let tree = cas.walk(source).map_err(PublishError::Source)?;
     let mut assembly = Assembly::default();
     for entry in tree.below(folder).map_err(PublishError::Source)? {
@@ -28,7 +28,7 @@ pub(super) fn read(cas: &Cas, source: &Digest, folder: &str, blobs: &Blobs) -> R
     Ok(assembly)
 }
 
-fn take(cas: &Cas, entry: &StoredEntry, assembly: &mut Assembly, blobs: &Blobs) -> Result<(), PublishError> {
+fn take(cas: &Cas, entry: &StoredEntry, assembly: &mut Assembly, blobs: &mut Blobs) -> Result<(), PublishError> {
     if entry.node == StoredNode::Directory {
         return Ok(());
     }
@@ -44,17 +44,17 @@ fn take(cas: &Cas, entry: &StoredEntry, assembly: &mut Assembly, blobs: &Blobs) 
     }
 }
 
-fn copy(cas: &Cas, entry: &StoredEntry, digest: &Digest, size: u64, blobs: &Blobs) -> Result<(), PublishError> {
-    if blobs.size(digest).map_err(PublishError::store("look up a file"))? == Some(size) {
+fn copy(cas: &Cas, entry: &StoredEntry, digest: &Digest, size: u64, blobs: &mut Blobs) -> Result<(), PublishError> {
+    if blobs.holds(digest, size)? {
         return Ok(());
     }
     let file = cas.file(digest, &entry.path).map_err(PublishError::Source)?;
     let mut reader = Verified::new(file, size);
-    let mut writer = blobs.writer().map_err(PublishError::store("begin a file"))?;
+    let mut writer = blobs.writer()?;
     io::copy(&mut reader, &mut writer).and_then(|_| writer.flush()).map_err(PublishError::store("write a file"))?;
     if !reader.is(digest) {
         let path = String::from_utf8_lossy(&entry.path).into_owned();
         return Err(PublishError::Source(CasError::Lost { path, digest: *digest }));
     }
-    writer.commit(digest).map_err(PublishError::store("store a file"))
+    blobs.add(writer, *digest)
 }

@@ -6,20 +6,47 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use refloat_model::{Canonical, FileTree, SourceDigest, TreeDigest};
+use refloat_plan::tree::Digest;
 use tokio::sync::mpsc;
 
 use super::assembly::Assembly;
 use super::{archive, folder};
 use crate::cas::objects::{Layout, open_folder, open_temporary};
-use crate::cas::{Cas, CasError, Objects};
+use crate::cas::{Batch, Cas, CasError, Objects, Writer};
 
 /// Everybody may read what is public.
 const PUBLIC: Layout = Layout { shards: true, mode: 0o644 };
 /// Largest index in bytes: 100,000 files with long paths.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 
-/// Where content goes.
-pub(super) type Blobs = Arc<Objects>;
+/// Where the content of one tree goes: written in batches.
+#[derive(Debug)]
+pub(super) struct Blobs {
+    objects: Arc<Objects>,
+    batch: Batch,
+}
+
+impl Blobs {
+    /// Whether content is here, or about to be.
+    pub(super) fn holds(&self, digest: &Digest, size: u64) -> Result<bool, PublishError> {
+        if self.batch.size(digest) == Some(size) {
+            return Ok(true);
+        }
+        Ok(self.objects.size(digest).map_err(PublishError::store("look up a file"))? == Some(size))
+    }
+
+    pub(super) fn writer(&self) -> Result<Writer, PublishError> {
+        self.objects.writer().map_err(PublishError::store("begin a file"))
+    }
+
+    pub(super) fn add(&mut self, writer: Writer, digest: Digest) -> Result<(), PublishError> {
+        self.batch.add(writer, digest).map_err(PublishError::store("store a file"))
+    }
+
+    fn finish(mut self) -> Result<(), PublishError> {
+        self.batch.flush().and_then(|()| self.objects.sync()).map_err(PublishError::store("sync a folder"))
+    }
+}
 
 /// Publishes trees of static files. Every call is idempotent.
 #[async_trait]
@@ -98,7 +125,7 @@ impl PublishError {
 #[derive(Debug, Clone)]
 pub struct Publication {
     cas: Arc<Cas>,
-    blobs: Blobs,
+    blobs: Arc<Objects>,
     trees: Arc<Objects>,
 }
 
@@ -124,7 +151,9 @@ impl Publication {
     /// # Errors
     /// As there.
     pub fn publish_folder_blocking(&self, source: SourceDigest, name: &str) -> Result<Published, PublishError> {
-        self.complete(folder::read(&self.cas, &source.0, name, &self.blobs)?)
+        let mut blobs = self.blobs();
+        let assembly = folder::read(&self.cas, &source.0, name, &mut blobs)?;
+        self.complete(assembly, blobs)
     }
 
     /// Blocking: as [`Publisher::publish_archive`], from any reader.
@@ -132,7 +161,9 @@ impl Publication {
     /// # Errors
     /// As there.
     pub fn publish_archive_blocking(&self, archive: impl io::Read) -> Result<Published, PublishError> {
-        self.complete(archive::read(archive, &self.blobs)?)
+        let mut blobs = self.blobs();
+        let assembly = archive::read(archive, &mut blobs)?;
+        self.complete(assembly, blobs)
     }
 
     /// Blocking: as [`Publisher::contains`].
@@ -162,11 +193,15 @@ impl Publication {
         Ok(FileTree::from_canonical(&bytes).ok().filter(|index| index.tree_digest() == tree))
     }
 
+    fn blobs(&self) -> Blobs {
+        Blobs { objects: Arc::clone(&self.blobs), batch: Batch::default() }
+    }
+
     /// Makes the content durable, then the index visible, then the index durable.
-    fn complete(&self, assembly: Assembly) -> Result<Published, PublishError> {
+    fn complete(&self, assembly: Assembly, blobs: Blobs) -> Result<Published, PublishError> {
         let (index, notes) = assembly.finish()?;
         let tree = index.tree_digest();
-        self.blobs.sync().map_err(PublishError::store("sync a folder"))?;
+        blobs.finish()?;
         if self.index(tree)?.is_none() {
             // An index that is there and damaged is replaced, too.
             self.trees.replace(&tree.0, &index.to_canonical()).map_err(PublishError::store("write an index"))?;

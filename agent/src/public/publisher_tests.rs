@@ -22,9 +22,11 @@ fn site() -> Site {
 impl Site {
     fn file(&self, name: &[u8], bytes: &[u8]) -> Entry {
         let digest = *blake3::hash(bytes).as_bytes();
-        let mut writer = self.cas.file_writer(&digest, bytes.len() as u64).unwrap();
+        let mut intake = self.cas.intake();
+        let mut writer = intake.file_writer(&digest, bytes.len() as u64).unwrap();
         writer.write(bytes).unwrap();
-        writer.commit().unwrap();
+        intake.file(writer).unwrap();
+        intake.finish().unwrap();
         Entry { name: name.to_vec(), node: Node::File { digest, size: bytes.len() as u64, executable: false } }
     }
 
@@ -32,7 +34,9 @@ impl Site {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let encoded = Directory { entries }.encode();
         let digest = Directory::digest_of(&encoded);
-        self.cas.put_directory(&digest, &encoded).unwrap();
+        let mut intake = self.cas.intake();
+        intake.directory(&digest, &encoded).unwrap();
+        intake.finish().unwrap();
         digest
     }
 
