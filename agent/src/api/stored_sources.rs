@@ -70,6 +70,7 @@ fn uploaded(error: &UploadError) -> SourceError {
             SourceError::NoRoom(_) => SourceError::NoRoom(chain(error)),
             SourceError::Failed(_) => SourceError::Failed(chain(error)),
         },
+        UploadError::DiskFull { .. } => SourceError::NoRoom(chain(error)),
         UploadError::Interrupted => SourceError::Failed(chain(error)),
         _ => SourceError::Refused(chain(error)),
     }

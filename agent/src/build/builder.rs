@@ -53,7 +53,8 @@ pub struct Built {
     pub plan_digest: PlanDigest,
     /// What runs, sorted by name.
     pub processes: Vec<Process>,
-    /// What the user should know: from the plan, then from publishing.
+    /// What the user should know: from the plan, then from publishing. All of it was said as progress already, so that it
+    /// is known when a build fails.
     pub notes: Vec<Note>,
     /// What was recognised: "Vite single-page app".
     pub shape: String,

@@ -97,6 +97,7 @@ impl Builder for EngineBuilder {
         let (tree, plan) = self.plan(&job).await?;
         let digest = PlanDigest(plan.digest());
         announce(&plan, &job, &progress).await;
+        require(&plan, &job.build_env)?;
 
         let arguments = arguments(&plan, &job.build_env);
         let key = self.memos.key(&job.app, job.source, digest, &arguments);
@@ -207,6 +208,12 @@ fn arguments(plan: &Plan, env: &Secrets) -> Secrets {
     Secrets(defaults.chain(set).collect())
 }
 
+/// What must be set is asked for before a build is waited for.
+fn require(plan: &Plan, env: &Secrets) -> Result<(), BuildError> {
+    let names: Vec<String> = plan.required_env.iter().filter(|name| !env.0.contains_key(*name)).cloned().collect();
+    if names.is_empty() { Ok(()) } else { Err(BuildError::EnvMissing { names }) }
+}
+
 async fn announce(plan: &Plan, job: &BuildJob, progress: &mpsc::Sender<BuildProgress>) {
     let processes = plan.processes.iter().map(describe).collect();
     let mut said = vec![BuildProgress::Plan { shape: plan.shape.clone(), processes }];
@@ -228,12 +235,6 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, BuildError> {
     let gone = |error: tokio::task::JoinError| BuildError::Server { doing, source: io::Error::other(error) };
     tokio::task::spawn_blocking(work).await.map_err(gone)?
-}
-
-/// Where a build's own files are, for the disks that are watched.
-#[must_use]
-pub fn watched_disks(state: &Path) -> Disks {
-    Disks::new(vec![state.to_owned(), PathBuf::from("/var/lib/docker")])
 }
 
 #[cfg(test)]

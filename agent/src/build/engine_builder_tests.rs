@@ -263,6 +263,21 @@ async fn another_value_of_a_listed_variable_builds_again_and_one_of_another_does
     assert!(!host.build(host.job("other")).await.unwrap().unchanged, "images carry the label of their app");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_variable_that_must_be_set_is_asked_for_before_anything_is_built() {
+    let mut plan = server("true");
+    plan.required_env = vec!["DATABASE_URL".to_owned(), "KEY".to_owned()];
+    let host = host(plan);
+    let mut job = host.job("app");
+    job.build_env.0.insert("KEY".to_owned(), String::new());
+    let refused = host.build(job.clone()).await.unwrap_err();
+    assert_eq!(refused.message(), "refloat.toml requires DATABASE_URL to be set, and it is not");
+    assert_eq!(refused.next_command(), "refloat env set --no-deploy DATABASE_URL=VALUE");
+    assert_eq!(host.docker.count(Call::Build), 0);
+    job.build_env.0.insert("DATABASE_URL".to_owned(), "x".to_owned());
+    assert!(host.build(job).await.is_ok());
+}
+
 #[test]
 fn arguments_are_the_listed_names_from_the_environment_or_else_the_source() {
     let env = Secrets([("VITE_A".into(), "set".into()), ("DATABASE_URL".into(), "secret".into())].into());

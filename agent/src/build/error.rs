@@ -32,6 +32,12 @@ pub enum BuildError {
         /// What is wrong with it, a fragment.
         problem: String,
     },
+    /// Variables that `refloat.toml` requires are not set.
+    #[error("refloat.toml requires {} to be set, and {} not", names.join(", "), if names.len() == 1 { "it is" } else { "they are" })]
+    EnvMissing {
+        /// Their names, sorted.
+        names: Vec<String>,
+    },
     /// A command of the build failed.
     #[error("the build failed at {step}")]
     Failed {
@@ -112,6 +118,7 @@ impl BuildError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotPlanned { .. } | Self::BadProcess { .. } => "NOT_PLANNED",
+            Self::EnvMissing { .. } => "ENV_MISSING",
             Self::Failed { .. } => "BUILD_FAILED",
             Self::OutOfMemory { .. } => "BUILD_OUT_OF_MEMORY",
             Self::TimedOut { .. } => "BUILD_TIMED_OUT",
@@ -154,6 +161,8 @@ impl BuildError {
     #[must_use]
     pub fn next_command(&self) -> String {
         match self {
+            // Kept for the deploy that follows: there may be no release yet that could be made with it.
+            Self::EnvMissing { names } => format!("refloat env set --no-deploy {}=VALUE", names.join("=VALUE ")),
             // Built elsewhere, the output is small and needs no memory here.
             Self::OutOfMemory { .. } => "refloat deploy --prebuilt DIR".to_owned(),
             Self::NotPlanned { .. } | Self::BadProcess { .. } => "refloat plan".to_owned(),

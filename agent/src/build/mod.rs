@@ -25,7 +25,6 @@ pub mod memo;
 pub mod planner;
 pub mod processes;
 mod run;
-pub mod source_planner;
 pub mod space;
 pub mod turn;
 
@@ -33,5 +32,4 @@ pub use builder::{BuildJob, BuildProgress, Builder, Built, BuiltImage, BuiltTree
 pub use engine_builder::{EngineBuilder, Parts, Settings};
 pub use error::BuildError;
 pub use memo::MemoKey;
-pub use planner::Planner;
-pub use source_planner::SourcePlanner;
+pub use planner::{Planner, SourcePlanner};

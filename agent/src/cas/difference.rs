@@ -126,16 +126,20 @@ fn is_leaf(node: Option<&Node>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use refloat_plan::tree::Directory;
 
-    fn put(cas: &Cas, entries: Vec<(&str, Node)>) -> Digest {
+    fn put(cas: &Arc<Cas>, entries: Vec<(&str, Node)>) -> Digest {
         let mut entries: Vec<Entry> =
             entries.into_iter().map(|(name, node)| Entry { name: name.as_bytes().to_vec(), node }).collect();
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let encoded = Directory { entries }.encode();
         let digest = Directory::digest_of(&encoded);
-        cas.put_directory(&digest, &encoded).unwrap();
+        let mut intake = cas.intake();
+        intake.directory(&digest, &encoded).unwrap();
+        intake.finish().unwrap();
         digest
     }
 
@@ -146,7 +150,7 @@ mod tests {
     #[test]
     fn added_removed_and_changed_files_are_told_by_path() {
         let folder = tempfile::tempdir().unwrap();
-        let cas = Cas::open(folder.path()).unwrap();
+        let cas = Arc::new(Cas::open(folder.path()).unwrap());
         let same = put(&cas, vec![("x", link("y"))]);
         let sub_a = put(&cas, vec![("one", link("1")), ("two", link("2"))]);
         let sub_b = put(&cas, vec![("two", link("3"))]);

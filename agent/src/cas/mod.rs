@@ -6,7 +6,8 @@
 //! CAS/temporary/           what is being written; emptied at start
 //! ```
 //!
-//! Owns what is stored ([`Cas`]), how it comes in ([`Intake`]), how a tree is walked ([`StoredTree`]) and how it becomes the context of a build
+//! Owns what is stored ([`Cas`]), how it comes in ([`Intake`]), how a planner
+//! reads it ([`TreeSource`]), how a tree is walked ([`StoredTree`]) and how it becomes the context of a build
 //! ([`context`]).
 //!
 //! Two rules hold at all times. An object is visible only when it is complete, verified and on disk: temporary file →
@@ -22,6 +23,7 @@ pub mod difference;
 pub mod ignore;
 pub mod intake;
 pub mod objects;
+pub mod source;
 pub mod sources;
 pub mod tree;
 
@@ -30,5 +32,6 @@ pub use context::{ContextSize, ContextSpec};
 pub use difference::{Became, Differing};
 pub use intake::{FileWriter, Intake};
 pub use objects::{Objects, Writer};
+pub use source::TreeSource;
 pub use sources::{Cas, CasError, Missing};
 pub use tree::{StoredEntry, StoredNode, StoredTree};

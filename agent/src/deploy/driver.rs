@@ -202,9 +202,6 @@ impl Driver {
             local_plan: self.local_plan,
         };
         let built = self.build(job).await?;
-        for note in &built.notes {
-            self.say(Update::Note { warn: note.warn, text: note.text.clone() });
-        }
         let parent = self.serving_record(&state).await?;
         let release = self.release_of(&built, deploy.source, built.plan_digest, env, parent.as_ref());
         if !deploy.force
