@@ -130,7 +130,12 @@ async fn build_cap(parts: &Parts) -> Arc<dyn BuildCap> {
         }
     };
     let cap: Arc<dyn BuildCap> = Arc::from(choose(&info, Path::new(CGROUP_ROOT), &group(parts), limits(&parts.config)));
-    tracing::info!("{}", cap.apply());
+    let status = cap.apply();
+    if status.is_incomplete() {
+        tracing::warn!("{status}");
+    } else {
+        tracing::info!("{status}");
+    }
     cap
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use refloat_agent::build::space::Disks;
 use refloat_agent::build::{
-    BuildError, BuildJob, BuildProgress, Builder, Built, EngineBuilder, MakeRoom, Parts, Planner, Settings, SourcePlanner,
+    BuildError, BuildJob, BuildProgress, Builder, Built, EngineBuilder, MakeRoom, Parts, Planner, Settings,
+    SourcePlanner,
 };
 use refloat_agent::cas::{Cas, Intake, StoredTree};
 use refloat_agent::cgroup::{BuildCap, CapStatus, Limits, choose};
@@ -322,7 +323,8 @@ async fn an_unchanged_site_of_seven_hundred_files_is_quick_and_its_time_is_print
     let mut intake = host.cas.intake();
     let mut folders = vec![file(&mut intake, b"index.html", b"<!doctype html><title>site</title>")];
     for folder in 0..70_u32 {
-        let picture = |n: u32| -> Vec<u8> { (0..18_000_u32).flat_map(|i| (i ^ (folder * 10 + n)).to_le_bytes()).collect() };
+        let picture =
+            |n: u32| -> Vec<u8> { (0..18_000_u32).flat_map(|i| (i ^ (folder * 10 + n)).to_le_bytes()).collect() };
         let files = (0..10).map(|n| file(&mut intake, format!("{n}.png").as_bytes(), &picture(n))).collect();
         let digest = directory(&mut intake, files);
         folders.push(Entry { name: format!("p{folder}").into_bytes(), node: Node::Directory { digest } });

@@ -1,7 +1,7 @@
 //! The builder over the engine and the publication.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

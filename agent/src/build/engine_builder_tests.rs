@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -45,6 +46,8 @@ impl BuildCap for Cap {
     fn kills(&self) -> Option<u64> {
         None
     }
+
+    fn forget_use(&self) {}
 
     fn was_used(&self) -> bool {
         self.used

@@ -44,7 +44,11 @@ impl Run<'_> {
         parts.disks.check_before()?;
         parts.room.make_room().await;
         let cap = Arc::clone(&parts.cap);
-        let status = blocking("cap the build", move || Ok(cap.apply())).await?;
+        let applied = blocking("cap the build", move || {
+            cap.forget_use();
+            Ok(cap.apply())
+        });
+        let status = applied.await?;
         if status.is_incomplete() {
             self.say(BuildProgress::Note { warn: true, text: status.to_string() }).await;
         }

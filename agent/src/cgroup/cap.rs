@@ -15,15 +15,17 @@ pub trait BuildCap: Send + Sync + fmt::Debug + 'static {
     /// How often the group was over its memory limit and something in it was killed, since it was made; `None` when the
     /// kernel does not count that.
     fn kills(&self) -> Option<u64>;
-    /// Whether a build step has run below the group since it was last applied: the engine is told where to run a step,
-    /// and an engine that does not listen says nothing.
+    /// Forgets that earlier builds ran below the group. Only while none runs: the group of their steps goes.
+    fn forget_use(&self);
+    /// Whether a build step has run below the group since then: the engine is told where to run a step, and an engine that
+    /// does not listen says nothing.
     fn was_used(&self) -> bool;
 }
 
 /// What BuildKit calls the group that it makes for its steps below the one that it is given. It stays, empty.
 const STEPS: &str = "buildkit";
 
-/// Removes the mark of earlier builds. It does not go while a build runs, and then it is none of an earlier one.
+/// Removes the mark of earlier builds.
 pub(super) fn forget_steps(group: &Path) {
     let _ = std::fs::remove_dir(group.join(STEPS));
 }
@@ -180,7 +182,6 @@ impl BuildCap for Slice {
         if !self.is_active() {
             return self.own.apply();
         }
-        forget_steps(&self.group());
         CapStatus::Capped { parent: format!("/{}", self.path.display()), held: self.held(), by: "systemd slice" }
     }
 
@@ -189,6 +190,14 @@ impl BuildCap for Slice {
             (false, _) => self.own.kills(),
             (true, true) => None,
             (true, false) => v2::kills(&self.group()),
+        }
+    }
+
+    fn forget_use(&self) {
+        if self.is_active() {
+            forget_steps(&self.group());
+        } else {
+            self.own.forget_use();
         }
     }
 
@@ -210,6 +219,8 @@ impl BuildCap for Unknown {
     fn kills(&self) -> Option<u64> {
         None
     }
+
+    fn forget_use(&self) {}
 
     fn was_used(&self) -> bool {
         false
@@ -254,6 +265,8 @@ mod tests {
         std::fs::create_dir(root.path().join("refloat-build/buildkit")).unwrap();
         assert!(cap.was_used());
         cap.apply();
+        assert!(cap.was_used(), "asking for the status while a build runs changes nothing");
+        cap.forget_use();
         assert!(!cap.was_used(), "an earlier build says nothing about the next");
     }
 

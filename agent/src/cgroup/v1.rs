@@ -62,9 +62,6 @@ impl BuildCap for Groups {
             Ok(()) => "the kernel did not keep the memory limit".to_owned(),
             Err(error) => format!("the control group {} cannot be made or written: {error}", self.name),
         };
-        for controller in ["memory", "cpu", "pids"] {
-            forget_steps(&self.root.join(controller).join(&self.name));
-        }
         let held = read(&self.root, Path::new(&self.name));
         CapStatus::from_held(format!("/{}", self.name), held, "cgroup v1", &without)
     }
@@ -72,6 +69,12 @@ impl BuildCap for Groups {
     /// Version 1 counts kills for each group alone, and those of the steps are gone with them.
     fn kills(&self) -> Option<u64> {
         None
+    }
+
+    fn forget_use(&self) {
+        for controller in ["memory", "cpu", "pids"] {
+            forget_steps(&self.root.join(controller).join(&self.name));
+        }
     }
 
     fn was_used(&self) -> bool {

@@ -60,12 +60,15 @@ impl BuildCap for Group {
             Ok(()) => "the kernel did not keep the memory limit".to_owned(),
             Err(error) => format!("the control group {} cannot be made or written: {error}", self.name),
         };
-        forget_steps(&self.path());
         CapStatus::from_held(format!("/{}", self.name), read(&self.path()), "cgroup v2", &without)
     }
 
     fn kills(&self) -> Option<u64> {
         kills(&self.path())
+    }
+
+    fn forget_use(&self) {
+        forget_steps(&self.path());
     }
 
     fn was_used(&self) -> bool {
