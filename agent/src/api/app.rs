@@ -200,7 +200,7 @@ struct Reader {
 
 impl Reader {
     async fn run(mut self, tail: usize, follow: bool) {
-        // Cursors first: what is kept in between is sent twice rather than never, and told apart by its place.
+        // Cursors first: what is kept in between is shown twice rather than never.
         self.open(true).await;
         let first = self.tail(tail).await;
         if !self.send(first).await || !follow {

@@ -38,6 +38,9 @@ pub(crate) struct Agent {
     pub(crate) authority: Arc<Authority>,
     pub(crate) clock: ManualClock,
     pub(crate) journal: Arc<MemoryJournal>,
+    pub(crate) docker: FakeDocker,
+    pub(crate) edge: FakeEdge,
+    pub(crate) logs: Arc<AppLogs>,
     address: SocketAddr,
     socket: PathBuf,
     end: CancellationToken,
@@ -63,23 +66,25 @@ impl Agent {
         let local = SocketListener::bind(&socket).await.unwrap();
         tokio::spawn(tls.run(listener, to.clone()));
         tokio::spawn(local.run(to));
+        let (docker, edge) = (FakeDocker::new(), FakeEdge::default());
+        let logs = Arc::new(AppLogs::new(&folder.path().join("logs")));
         let stub = Arc::new(Stub(HostFacts { host: "server".into(), ..HostFacts::default() }));
         let ports = Ports {
             journal: Arc::clone(&journal) as _,
-            engine: Arc::new(FakeDocker::new().agent([7; 16])),
-            edge: Arc::new(FakeEdge::default()),
+            engine: Arc::new(docker.agent([7; 16])),
+            edge: Arc::new(edge.clone()),
             deployments: Arc::clone(&stub) as _,
             runs: Arc::clone(&stub) as _,
             sources: Arc::clone(&stub) as _,
             host: stub,
-            logs: Arc::new(AppLogs::new(&folder.path().join("logs"))),
+            logs: Arc::clone(&logs),
             authority: Arc::clone(&authority),
             pairing: Arc::new(Pairing::new(folder.path())),
             clock: Arc::new(clock.clone()),
         };
         let end = CancellationToken::new();
         tokio::spawn(api::serve(ports, accepted, end.clone()));
-        Self { authority, clock, journal, address, socket, end, _folder: folder }
+        Self { authority, clock, journal, docker, edge, logs, address, socket, end, _folder: folder }
     }
 
     /// A certificate that was issued at this time, and is on the list of clients or not.

@@ -28,7 +28,7 @@ const REFUSALS: [&str; 8] = [
 ];
 
 fn table_file() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/identity/permissions.txt")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/api/permissions.txt")
 }
 
 /// Paths of every method that the descriptors of the served packages name.
