@@ -25,7 +25,7 @@ pub fn json(finished: &Finished) -> Value {
 #[track_caller]
 pub fn outcome(finished: &Finished) -> Value {
     let events = finished.stdout.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let mut outcomes = events.filter_map(|event| event.pointer("/event/outcome").cloned());
+    let mut outcomes = events.filter_map(|event| event.get("outcome").cloned());
     let outcome = outcomes.next();
     assert!(outcome.is_some(), "no outcome was printed\n{finished}");
     outcome.unwrap_or_default()
@@ -46,8 +46,8 @@ mod tests {
     #[test]
     fn the_outcome_is_found_among_other_events_and_says_how_long_the_server_took() {
         let events = [
-            r#"{"sequence":1,"event":{"phase":{"phase":"staging"}}}"#,
-            r#"{"sequence":2,"event":{"outcome":{"kind":"live","timings":[{"what":"server","duration_us":12500}]}}}"#,
+            r#"{"sequence":1,"phase":{"phase":"staging"}}"#,
+            r#"{"sequence":2,"outcome":{"kind":"live","timings":[{"what":"server","duration_us":12500}]}}"#,
             r#"{"here":{"status":200}}"#,
         ];
         let command = &mut std::process::Command::new("printf");

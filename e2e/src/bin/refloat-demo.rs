@@ -137,7 +137,9 @@ impl Show {
         step("deploying a static site twice and rolling it back");
         let site = Project::example("static-site");
         let refloat = |arguments: &[&str]| self.scene.laptop.refloat(site.folder(), arguments).success();
-        refloat(&["deploy", "--domain", STATIC_DOMAIN]);
+        // The second app of a server needs a name of its own before it can be told apart.
+        refloat(&["domains", "add", "static-site", STATIC_DOMAIN]);
+        refloat(&["deploy"]);
         site.edit("index.html", ">v1<", ">v2<");
         refloat(&["deploy"]);
         let rolled_back = refloat(&["rollback"]);
