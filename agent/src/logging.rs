@@ -14,8 +14,9 @@ use log::kv::{Error as KvError, Key, Source, Value, VisitSource};
 use systemd_journal_logger::JournalLog;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_log::NormalizeEvent as _;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -28,7 +29,7 @@ const DEFAULT_FILTER: &str = "info,h2=warn,hyper=warn,tower=warn,bollard=warn";
 /// Begins to log. `RUST_LOG` says how much.
 pub fn start() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter_fn(tells_no_secret)).with(filter);
     // A second start, in tests, leaves the first in place.
     let _ = match journal() {
         Some(layer) => registry.with(layer).try_init(),
@@ -37,6 +38,12 @@ pub fn start() {
             registry.with(stderr).try_init()
         }
     };
+}
+
+/// The Docker client logs whole requests and answers below this level, environments included: never, whatever
+/// `RUST_LOG` says.
+fn tells_no_secret(metadata: &Metadata<'_>) -> bool {
+    !metadata.target().starts_with("bollard") || *metadata.level() <= Level::INFO
 }
 
 fn journal() -> Option<JournalLayer> {
@@ -189,6 +196,24 @@ mod tests {
         let layer = JournalLayer { to, dropped: Arc::clone(&dropped) };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         (entries.try_iter().collect(), dropped.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn what_the_docker_client_sends_is_never_logged_whatever_is_asked_for() {
+        // One process may have a logger already; then that one carries the records too.
+        let _ = tracing_log::LogTracer::init();
+        let (to, entries) = sync_channel(10);
+        let layer = JournalLayer { to, dropped: Arc::default() };
+        let everything = EnvFilter::new("trace,bollard::docker=trace");
+        let registry = tracing_subscriber::registry().with(filter_fn(tells_no_secret)).with(everything).with(layer);
+        tracing::subscriber::with_default(registry, || {
+            log::debug!(target: "bollard::docker", "KEY=s3cret");
+            log::trace!(target: "bollard::read", "KEY=s3cret");
+            log::warn!(target: "bollard::docker", "a warning");
+            log::debug!(target: "elsewhere", "a detail");
+        });
+        let texts: Vec<_> = entries.try_iter().map(|entry| entry.text).collect();
+        assert_eq!(texts, ["a warning", "a detail"]);
     }
 
     #[derive(Debug, thiserror::Error)]
