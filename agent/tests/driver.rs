@@ -177,7 +177,10 @@ async fn a_rollback_does_not_wait_for_a_build() {
     let building = agent.submit(&shop, deploy(slow)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let began = tokio::time::Instant::now();
-    assert_eq!(agent.rollback(&shop).await.serving, Some(r(1)));
+    let mut rolling = agent.submit(&shop, rollback()).await.unwrap();
+    let Some(Update::Accepted(accepted)) = rolling.next().await.map(|n| n.update) else { panic!("it begins") };
+    assert!(accepted.cancelled.is_some(), "it says what it cancelled");
+    assert_eq!(report(rolling).await.serving, Some(r(1)));
     assert!(began.elapsed() < Duration::from_secs(1));
     assert!(matches!(report(building).await.outcome, Outcome::Cancelled { .. }));
 }

@@ -24,6 +24,15 @@ pub(super) fn init(config: &Config, named: Option<&Path>) -> anyhow::Result<()> 
     let fresh = !paths.pki().join("authority.pem").exists();
     make_folders(&paths)?;
     let authority = Authority::create(&paths.pki(), SystemClock.now_ms()).context("no certificate authority")?;
+    let values = std::fs::read_dir(paths.sealed().join("values"));
+    let orphaned = values.is_ok_and(|mut all| all.next().is_some()) && !paths.sealed().join("root.key").exists();
+    if orphaned {
+        // A new key would open none of them, and hide that the old one is missing.
+        anyhow::bail!(
+            "{} holds sealed values and no root.key: put the key back from your backup",
+            paths.sealed().display()
+        );
+    }
     match sealed::Vault::create(&paths.sealed()) {
         Ok(_) | Err(sealed::SealedError::RootKeyExists { .. }) => {}
         Err(error) => return Err(error).context("no root key for sealed values"),

@@ -36,6 +36,8 @@ pub(super) struct Request {
     pub(super) reason: String,
     pub(super) feed: Feed,
     pub(super) began: Instant,
+    /// The deployment that was cancelled for it.
+    pub(super) cancelled: Option<DeploymentId>,
     /// Told once whether it was accepted; `None` when that has been told.
     pub(super) answer: Option<oneshot::Sender<Result<(), Refused>>>,
 }
@@ -216,9 +218,8 @@ impl AppTask {
             Verdict::CancelRunning { cancelled } => {
                 let by = format!("{} ({})", request.by.name, request.ask.kind());
                 self.end_those(&cancelled, &Outcome::Cancelled { by: by.clone() });
-                if let Some(active) = &self.active {
-                    active.gate.cancel(&by);
-                }
+                let running = self.active.as_ref().filter(|active| active.gate.cancel(&by));
+                request.cancelled = running.map(|active| active.pending.id);
                 accept(&mut request);
                 self.waiting.push_front(request);
             }
@@ -282,18 +283,23 @@ impl AppTask {
         };
         let event = Event::DeploymentAccepted { app: self.context.app.clone(), deployment: deployment.clone() };
         ports.journal.append(&request.by, event).await.map_err(failed)?;
-        let accepted = self.accepted(&deployment, resolved.undoes);
+        let accepted = self.accepted(&deployment, request.cancelled, resolved.undoes);
         Ok((deployment, accepted))
     }
 
-    fn accepted(&self, deployment: &Deployment, undoes: Vec<refloat_model::Change>) -> Accepted {
+    fn accepted(
+        &self,
+        deployment: &Deployment,
+        cancelled: Option<DeploymentId>,
+        undoes: Vec<refloat_model::Change>,
+    ) -> Accepted {
         Accepted {
             deployment: deployment.id,
             app: self.context.app.clone(),
             kind: deployment.action.kind(),
             serving: deployment.serving_before,
             target: deployment.action.target(),
-            cancelled: None,
+            cancelled,
             undoes,
         }
     }
@@ -330,7 +336,7 @@ impl AppTask {
         info!(app = %self.context.app, deployment = ?deployment.id, kind = deployment.action.kind(), "going on with an interrupted deployment");
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
         let feed = running.map(|r| r.feed).unwrap_or_default();
-        feed.push(self.context.ports.clock.now_ms(), Update::Accepted(self.accepted(&deployment, Vec::new())));
+        feed.push(self.context.ports.clock.now_ms(), Update::Accepted(self.accepted(&deployment, None, Vec::new())));
         self.drive(deployment, feed, Instant::now(), None);
     }
 }

@@ -161,6 +161,7 @@ impl Deployments {
             reason: submit.reason,
             feed: feed.clone(),
             began: Instant::now(),
+            cancelled: None,
             answer: Some(answer),
         };
         let sent = app.messages.send(Message::Submit(Box::new(request))).await.is_ok();

@@ -33,10 +33,6 @@ impl Deployments {
         let record = self.serving(&state).await?;
         let process = pick(&record, command.process.as_ref()).ok_or_else(|| no_container(&state))?;
         let context = self.context(&state.app);
-        // An address of its own: two containers of one network cannot share one.
-        let taken: Vec<[u8; 4]> = state.instances.iter().map(|i| i.ip).collect();
-        let base = context.settings.subnet_base(state.subnet).octets();
-        let ip = planning::free_address(base, &taken).ok_or_else(|| failed("no address is free".to_owned()))?;
         let spec = planning::runtime_spec(context.settings.host_id, &record.release, process);
         let instance = InstanceRecord {
             name: InstanceName::derive(&state.app, &process.name, &spec, u32::MAX),
@@ -44,7 +40,8 @@ impl Deployments {
             release: record.number,
             spec,
             attempt: u32::MAX,
-            ip,
+            // The engine picks one: nothing is routed to it.
+            ip: [0; 4],
             port: 0,
         };
         let spec = super::ready::instance_spec(&context, &record, process, &instance).await;

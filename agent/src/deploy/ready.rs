@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use refloat_model::planning::{self, Ready, Seen};
 use refloat_model::{
-    AppState, Backend, Event, Failure, InstanceName, InstanceRecord, Phase, Process, ProcessName, ReleaseRecord,
+    AppState, Backend, Event, Failure, Health, InstanceName, InstanceRecord, Phase, Process, ProcessName, ReleaseRecord,
 };
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use super::ports::Settings;
 use super::stop::Stop;
 use super::update::Update;
 use crate::docker::{InstanceSpec, NetworkSpec, RunState};
+use crate::probe;
 
 /// How long a woken or started standby may take to answer before a new instance takes its place.
 const STANDBY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -239,11 +240,17 @@ impl Driver {
         let mut pause = PROBE_PAUSE.0;
         let mut inspected = Instant::now();
         let address = SocketAddrV4::new(Ipv4Addr::from(instance.ip), instance.port);
+        let gate = Passes::of(process, is_new);
+        let mut passed = 0;
         loop {
             let probe = self.context.ports.probe.clone();
-            let seen = self.cancellable(probe.probe(address, &process.health, &host)).await?;
-            if seen.is_healthy() {
+            let seen = self.cancellable(probe.probe(address, &gate.health, &host)).await?;
+            passed = if gate.is_passed(&seen) { passed + 1 } else { 0 };
+            if passed >= gate.wanted {
                 return Ok(Ok(()));
+            }
+            if passed > 0 {
+                continue;
             }
             if inspected.elapsed() >= INSPECT_EVERY {
                 inspected = Instant::now();
@@ -294,6 +301,30 @@ impl Driver {
             next_command: format!("refloat logs {}{release}", self.context.app),
             lines: tail.into_iter().map(|l| l.text).collect(),
         }
+    }
+}
+
+/// What an instance must answer, and how often in a row.
+struct Passes {
+    health: Health,
+    /// Whether an answer with any status will do.
+    any_status: bool,
+    wanted: u32,
+}
+
+impl Passes {
+    /// A new instance passes its declared check. One that slept must answer requests, twice: the kernel accepts
+    /// connections for a process that is about to end because the world went on without it (its database hung up), and
+    /// such a process may get one answer out.
+    fn of(process: &Process, is_new: bool) -> Self {
+        let any_status = !is_new && process.health.path.is_none();
+        let path = process.health.path.clone().or_else(|| any_status.then(|| "/".to_owned()));
+        let wanted = if is_new { 1 } else { 2 };
+        Self { health: Health { path, ..process.health.clone() }, any_status, wanted }
+    }
+
+    fn is_passed(&self, seen: &probe::Seen) -> bool {
+        seen.is_healthy() || (self.any_status && matches!(seen, probe::Seen::Answered(_)))
     }
 }
 
