@@ -268,6 +268,9 @@ fn done(asked: &Asked, outcome: &Outcome) -> Told {
             .message(Tone::Plain, format!("Start it again: refloat restart {app}")),
         "destroy" if asked.volumes => told.result(Tone::Good, format!("{app} is gone, and its volumes with it.")),
         "destroy" => told.result(Tone::Good, format!("{app} is gone; its volumes stay.")),
+        "domains" if outcome.addresses.is_empty() => {
+            told.result(Tone::Good, format!("The domains of {app} are changed. It answers there once it serves."))
+        }
         "domains" => told.result(Tone::Good, format!("{app} answers at: {}", addresses(outcome))),
         _ => told.result(Tone::Good, "Done."),
     };

@@ -51,19 +51,20 @@ fn print_host(printer: &Printer, host: &HostStatus, reached: &str) {
     host.problems.iter().for_each(|problem| print_problem(printer, problem));
 }
 
-/// What must not be overlooked.
+/// What must not be overlooked and is not among the problems that the server names itself.
 fn host_complaints(host: &HostStatus) -> Vec<String> {
+    let unsaid = |reason: &str| !host.problems.iter().any(|problem| problem.reason == reason);
     let mut texts = Vec::new();
-    if !host.engine_reachable {
+    if !host.engine_reachable && unsaid("ENGINE_UNREACHABLE") {
         texts.push(format!("Docker cannot be reached: {}", clean(&host.engine)));
     }
-    if !host.edge_reachable {
+    if !host.edge_reachable && unsaid("EDGE_UNREACHABLE") {
         texts.push("The edge cannot be reached: what it served last it goes on serving, if it runs.".to_owned());
     }
     if host.build_cap.contains("NOT") {
         texts.push(clean(&host.build_cap));
     }
-    if host.engine_reachable && !host.live_restore {
+    if host.engine_reachable && !host.live_restore && unsaid("NO_LIVE_RESTORE") {
         texts.push("Docker's live-restore is off: when dockerd stops, the apps stop.".to_owned());
     }
     if !host.store.is_empty() && host.store != "ok" {
@@ -145,4 +146,17 @@ fn instance_row(instance: &InstanceStatus) -> [String; 6] {
         memory,
         instance.restarts.to_string(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_names_itself_is_not_said_twice() {
+        let host = HostStatus { engine_reachable: true, edge_reachable: true, ..HostStatus::default() };
+        assert_eq!(host_complaints(&host).len(), 1, "live-restore is off");
+        let problem = Problem { reason: "NO_LIVE_RESTORE".to_owned(), ..Problem::default() };
+        assert!(host_complaints(&HostStatus { problems: vec![problem], ..host }).is_empty());
+    }
 }
