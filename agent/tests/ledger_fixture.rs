@@ -1,0 +1,92 @@
+//! Ledgers that were written once must load for ever. Each folder below `fixtures/` was written by the program that
+//! was current then; a new format adds a folder and never touches an old one.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+
+use refloat_agent::journal::sample::{History, ada};
+use refloat_agent::ledger::disk::HostDisk;
+use refloat_agent::ledger::record::Content;
+use refloat_agent::ledger::{Ledger, LedgerOptions, Position, ReplayError};
+use refloat_agent::store::MemoryRecords;
+use refloat_model::{Entry, Epoch, Event};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A copy, because opening takes the lock.
+fn copy_of(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
+
+fn history() -> Vec<Event> {
+    let mut events = vec![Event::HostInitialised { host_id: [1; 16], epoch: Epoch(1) }];
+    events.extend(History::default().of_every_kind());
+    events
+}
+
+fn write(folder: &Path) -> Position {
+    let options = LedgerOptions { disk: Box::new(HostDisk), segment_bytes: 4096 };
+    let (mut ledger, _) = Ledger::open(folder, options, NOW_MS).unwrap();
+    for event in history() {
+        let draft = ledger.draft(&Entry { at_ms: NOW_MS, by: ada(), event }).unwrap();
+        ledger.append(draft).unwrap();
+    }
+    ledger.position()
+}
+
+#[test]
+fn the_first_format_loads_and_adds_up_to_the_same() {
+    let folder = copy_of("ledger-v1");
+    let (ledger, report) = Ledger::open(folder.path(), LedgerOptions::default(), NOW_MS).unwrap();
+    assert_eq!((report.records, report.segments, report.torn_tail), (52, 3, None));
+    let mut entries = Vec::new();
+    let all: Result<(), ReplayError<()>> = ledger.replay(&Position::GENESIS, |_, content| {
+        if let Content::Entry(entry) = content {
+            entries.push(*entry);
+        }
+        Ok(())
+    });
+    all.unwrap();
+    let kinds = |events: &[Event]| events.iter().map(std::mem::discriminant).collect::<Vec<_>>();
+    let events: Vec<_> = entries.iter().map(|entry| entry.event.clone()).collect();
+    assert_eq!(kinds(&events), kinds(&history()));
+    let mut store = MemoryRecords::empty();
+    store.prepare(&entries).unwrap();
+    store.commit(ledger.position()).unwrap();
+    let shop = store.apps().unwrap().remove(0);
+    assert_eq!((shop.serving.map(|n| n.0), shop.newest.map(|n| n.0)), (Some(1), Some(2)));
+    assert_eq!(store.host().unwrap().table.generation.number, 6);
+}
+
+#[test]
+fn what_is_written_today_is_byte_for_byte_the_first_format() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    for name in ["00000001.log", "00000002.log", "00000003.log"] {
+        let (then, now) = (std::fs::read(fixture("ledger-v1").join(name)), std::fs::read(folder.path().join(name)));
+        assert!(
+            then.unwrap() == now.unwrap(),
+            "{name} differs: a new format needs a new version byte and a new fixture"
+        );
+    }
+}
+
+/// Wrote the fixture. Kept so that the next format's can be written the same way.
+#[test]
+#[ignore = "writes a fixture into REFLOAT_FIXTURE; run by hand when the format gets a new version"]
+fn write_a_fixture() {
+    let folder = std::env::var_os("REFLOAT_FIXTURE").map(PathBuf::from).expect("REFLOAT_FIXTURE names a new folder");
+    let position = write(&folder);
+    std::fs::remove_file(folder.join("lock")).unwrap();
+    println!("{} records in {}", position.sequence, folder.display());
+}
