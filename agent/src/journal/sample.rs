@@ -135,16 +135,20 @@ impl History {
         Event::DeploymentEnded { app: app(name), deployment, outcome }
     }
 
-    /// A whole deploy of one release: five records.
+    /// A whole deploy of one release: five records, and from the third release on a sixth that removes the instance
+    /// of the last but one, so that instances stay few however long the history is.
     pub fn deploy(&mut self, name: &str, number: u32) -> Vec<Event> {
         let (id, accepted) = self.accept(name, deploy_action());
-        vec![
+        let mut events = vec![
             accepted,
             Self::release(id, name, number),
             Event::InstancePlanned { app: app(name), instance: Self::instance(name, number) },
             self.commit(id, name, Some(number)),
             Self::end(id, name, Outcome::Live),
-        ]
+        ];
+        let gone = number.checked_sub(2).filter(|gone| *gone > 0).map(|gone| Self::instance(name, gone).name);
+        events.extend(gone.map(|instance| Event::InstanceRemoved { app: app(name), instance }));
+        events
     }
 
     /// A whole rollback: three records.

@@ -250,6 +250,7 @@ struct BadDisk(Arc<Mutex<Mood>>);
 #[derive(Default)]
 struct Mood {
     calls: u64,
+    log: Vec<&'static str>,
     fails: Option<(u64, io::ErrorKind)>,
     /// Bytes that can still be reserved.
     room: Option<u64>,
@@ -266,9 +267,10 @@ impl BadDisk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self) -> io::Result<()> {
+    fn call(&self, what: &'static str) -> io::Result<()> {
         let mut mood = self.mood();
         mood.calls += 1;
+        mood.log.push(what);
         match mood.fails {
             Some((at, kind)) if at == mood.calls => Err(kind.into()),
             _ => Ok(()),
@@ -280,27 +282,27 @@ struct BadFile(Box<dyn SegmentFile>, BadDisk);
 
 impl Disk for BadDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
-        self.call()?;
+        self.call("create")?;
         Ok(Box::new(BadFile(HostDisk.create(path)?, self.clone())))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
-        self.call()?;
+        self.call("open")?;
         Ok(Box::new(BadFile(HostDisk.open(path)?, self.clone())))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.call()?;
+        self.call("rename")?;
         HostDisk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.call()?;
+        self.call("remove")?;
         HostDisk.remove(path)
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        self.call()?;
+        self.call("sync_directory")?;
         HostDisk.sync_directory(path)
     }
 }
@@ -308,19 +310,19 @@ impl Disk for BadDisk {
 impl SegmentFile for BadFile {
     /// A write that fails has written half.
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let failed = self.1.call();
+        let failed = self.1.call("write");
         let written = if failed.is_ok() { bytes } else { &bytes[..bytes.len() / 2] };
         self.0.write_at(offset, written)?;
         failed
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.1.call()?;
+        self.1.call("sync")?;
         self.0.sync()
     }
 
     fn reserve(&mut self, _: u64, bytes: u64) -> io::Result<()> {
-        self.1.call()?;
+        self.1.call("reserve")?;
         match self.1.mood().room {
             Some(room) if bytes > room => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
@@ -328,7 +330,7 @@ impl SegmentFile for BadFile {
     }
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
-        self.1.call()?;
+        self.1.call("truncate")?;
         self.0.truncate(length)
     }
 }
@@ -362,12 +364,12 @@ fn apps_of(events: &[Event]) -> Vec<String> {
 fn whichever_call_to_the_disk_fails_nothing_acknowledged_is_lost() {
     let creations = || -> Vec<Event> {
         let mut history = History::default();
-        (0..80).map(|n| history.create(&format!("app-{n}"))).collect()
+        (0..50).map(|n| history.create(&format!("app-{n}"))).collect()
     };
     let calls = {
         let folder = tempfile::tempdir().unwrap();
         let disk = BadDisk::default();
-        assert_eq!(append_until_closed(folder.path(), &disk, creations()).len(), 80);
+        assert_eq!(append_until_closed(folder.path(), &disk, creations()).len(), 50);
         assert!(segment_files(folder.path()).len() > 1);
         disk.mood().calls
     };
@@ -466,4 +468,15 @@ fn the_host_file_system_reserves_space_without_changing_the_length() {
         use std::os::unix::fs::MetadataExt as _;
         assert!(std::fs::metadata(&file).unwrap().blocks() * 512 >= super::room::RESERVE_BYTES);
     }
+}
+
+#[test]
+fn a_record_is_synced_before_it_is_acknowledged_and_a_segment_before_it_has_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = BadDisk::default();
+    let (mut ledger, _) = Ledger::open(folder.path(), options(disk.clone()), NOW_MS).unwrap();
+    let began = std::mem::take(&mut disk.mood().log);
+    assert_eq!(began, ["create", "write", "sync", "rename", "sync_directory", "reserve"]);
+    append(&mut ledger, History::default().create("shop")).unwrap();
+    assert_eq!(disk.mood().log, ["write", "sync"]);
 }

@@ -26,6 +26,8 @@ mod probe;
 mod records;
 mod shelf;
 mod sled_shelf;
+#[cfg(test)]
+mod tests;
 mod value;
 mod worker;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::records::Store;
@@ -20,6 +20,8 @@ pub const SUBCOMMAND: &str = "__probe-store";
 const DAMAGED: u8 = 3;
 /// Longest line that a probe may answer with, in bytes.
 const MAX_ANSWER_BYTES: u64 = 4096;
+/// Between the end of its output and its end a process has microseconds to live.
+const POLL: Duration = Duration::from_millis(1);
 
 /// How a store is tried before it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,12 +80,14 @@ fn probe_in_child(program: &Path, folder: &Path, within: Duration) -> Result<(),
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| StoreError::Gone(format!("could not be tried with {}: {error}", program.display())))?;
+    let began = Instant::now();
     let answer = read_answer(&mut child, within);
-    if answer.is_err() {
+    let ended = answer.is_ok() && has_ended(&mut child, within.saturating_sub(began.elapsed()));
+    if !ended {
         // It may have just gone by itself.
         let _ = child.kill();
     }
-    // After the end of its output or after SIGKILL a child ends at once.
+    // It has ended, or was killed and ends at once.
     let status = child.wait().map_err(|error| StoreError::Gone(format!("could not be tried: {error}")))?;
     let answer = answer?;
     if status.success() {
@@ -91,6 +95,18 @@ fn probe_in_child(program: &Path, folder: &Path, within: Duration) -> Result<(),
     }
     let reason = if answer.is_empty() { format!("could not be opened ({status})") } else { answer };
     Err(StoreError::Damaged(reason))
+}
+
+/// Whether the child ends in time, its output being at its end already.
+fn has_ended(child: &mut Child, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    while let Ok(None) = child.try_wait() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(POLL);
+    }
+    true
 }
 
 /// What the child says until it ends.

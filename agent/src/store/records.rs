@@ -61,6 +61,18 @@ impl Store {
         Self { shelf, prepared: None }
     }
 
+    /// What is under the records.
+    #[cfg(test)]
+    pub(super) fn shelf(&self) -> &dyn Shelf {
+        self.shelf.as_ref()
+    }
+
+    /// What is under the records, to be damaged.
+    #[cfg(test)]
+    pub(super) fn shelf_mut(&mut self) -> &mut dyn Shelf {
+        self.shelf.as_mut()
+    }
+
     /// Up to where the ledger is folded in.
     ///
     /// # Errors
