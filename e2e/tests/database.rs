@@ -78,6 +78,9 @@ const VERSION = "v1";
 const url = process.env.DATABASE_URL ?? process.env.STORE;
 const pool = url && new pg.Pool({ connectionString: url, max: 3, idleTimeoutMillis: 0, application_name: "pool" });
 
+// Idle connections that the server closes are the pool's normal life; without this the driver ends the process.
+pool?.on("error", () => {});
+
 const server = createServer(async (request, response) => {
   try {
     const count = pool ? (await pool.query("select 1 as one")).rows[0].one : 0;

@@ -23,7 +23,7 @@ fn deploying(edit: impl FnOnce(&Project)) -> (Scene, Child) {
 fn rollback_wins(scene: &Scene, deploy: Child) {
     let (rolled_back, report) = scene.under_load("/", || scene.refloat(&["rollback"]));
     assert!(rolled_back.took < Duration::from_millis(SLOW_MS.into()), "it waited for the deployment\n{rolled_back}");
-    rolled_back.success().says("cancelled");
+    rolled_back.success().says("Cancelled the deployment that was running.");
     let report = report.clean_switch(V2, V1);
     assert_eq!(report.answered_by(V3), 0);
     let output = deploy.wait_with_output().expect("the deploy ends");
