@@ -21,6 +21,9 @@ use crate::docker::EngineError;
 /// How long the edge holds requests by itself, beyond the start of the new and of the old process.
 const HOLD_MARGIN: Duration = Duration::from_secs(30);
 
+/// The longest hold that the edge accepts.
+const MAX_HOLD: Duration = Duration::from_secs(600);
+
 /// A handover that has begun.
 #[derive(Debug)]
 pub(super) struct Handed {
@@ -70,7 +73,7 @@ impl Driver {
     ) -> Result<(), Stop> {
         self.enter(Phase::HandingOver, process.name.as_str());
         let hold = Duration::from_millis(u64::from(process.health.start_timeout_ms) * 2) + HOLD_MARGIN;
-        let hold_ms = u32::try_from(hold.as_millis()).unwrap_or(u32::MAX);
+        let hold_ms = u32::try_from(hold.min(MAX_HOLD).as_millis()).unwrap_or(u32::MAX);
         if let Err(error) = self.context.ports.edge.hold(&self.context.app, hold_ms).await {
             warn!(%error, "the edge does not hold requests: they fail during the handover");
         }
