@@ -344,3 +344,70 @@ where
     }
     flush(out, sink, idle, written).await
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Decodes what arrives in pieces; the body and what is left behind it.
+    fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>), Malformed> {
+        let (mut decoder, mut buffer, mut body) = (Decoder::new(Framing::Chunked), BytesMut::new(), Vec::new());
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            while let Step::Data(n) = decoder.step(&mut buffer)? {
+                body.extend_from_slice(&buffer[..n]);
+                buffer.advance(n);
+                decoder.took(n);
+            }
+        }
+        if decoder.is_done() { Ok((body, buffer.to_vec())) } else { Err(Malformed) }
+    }
+
+    #[test]
+    fn a_chunked_body_is_the_same_wherever_it_is_split() {
+        let bytes = b"5\r\nhello\r\n6;a=\"b\"\r\n world\r\n0\r\nX: y\r\n\r\nGET /next";
+        let expected = (b"hello world".to_vec(), b"GET /next".to_vec());
+        for first in 0..bytes.len() {
+            for second in first..bytes.len() {
+                let pieces = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+                assert_eq!(decode(&pieces), Ok(expected.clone()), "{first} {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded_over_the_whole_body() {
+        let extended = format!("1;{}\r\na\r\n", "x".repeat(200)).repeat(100);
+        assert_eq!(decode(&[extended.as_bytes(), b"0\r\n\r\n"]), Err(Malformed));
+        let trailers = "X: y\r\n".repeat(2_000);
+        assert_eq!(decode(&[b"0\r\n", trailers.as_bytes(), b"\r\n"]), Err(Malformed));
+    }
+
+    #[tokio::test]
+    async fn what_is_pumped_from_chunks_to_chunks_is_the_same_body() {
+        let mut source = Source::new(&b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"[..]);
+        let (mut decoder, mut out, mut written) = (Decoder::new(Framing::Chunked), BytesMut::new(), 0);
+        let mut sink = Vec::new();
+        let idle = Duration::from_secs(5);
+        pump(&mut source, &mut decoder, Encoding::Chunked, &mut sink, &mut out, idle, &mut written).await.unwrap();
+        assert_eq!(sink, b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
+        assert_eq!(written, sink.len() as u64);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'f'), Just(b';'), any::<u8>()], 0..300)) {
+            let _ = decode(&[&bytes]);
+        }
+
+        #[test]
+        fn what_is_encoded_decodes_to_itself(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..50), 0..10)) {
+            let mut out = BytesMut::new();
+            pieces.iter().for_each(|piece| Encoding::Chunked.put(piece, &mut out));
+            Encoding::Chunked.end(&mut out);
+            prop_assert_eq!(decode(&[&out]), Ok((pieces.concat(), Vec::new())));
+        }
+    }
+}

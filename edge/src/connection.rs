@@ -149,8 +149,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         let timeouts = self.shared.timeouts;
         let idle = if first { timeouts.head } else { timeouts.keep_alive };
         if self.source.buffer.is_empty() {
-            // An idle connection keeps no large buffer.
+            // An idle connection keeps no large buffer: thousands of them may wait.
             self.source.buffer = BytesMut::new();
+            self.out = BytesMut::new();
             tokio::select! {
                 // Reading is cancel-safe; what arrives in the moment of a stop is not served, as if it came later.
                 biased;

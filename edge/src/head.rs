@@ -561,7 +561,8 @@ impl RequestHead {
 /// `HTTP/9.9` is another version, `HTPP/1.1` is nonsense.
 fn version_error(head: &[u8]) -> HeadError {
     let line = head.split(|b| *b == b'\r').next().unwrap_or(head);
-    let word = line.rsplit(|b| *b == b' ').next().unwrap_or(line);
+    let words: Vec<&[u8]> = line.split(|b| *b == b' ').collect();
+    let [_, _, word] = words[..] else { return HeadError::Syntax };
     match word {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             HeadError::Version
@@ -740,5 +741,84 @@ impl ResponseHead {
             matches!(f.kind, FieldKind::EndToEnd | FieldKind::Date | FieldKind::Untrusted)
                 && !nominated.iter().any(|n| n.eq_ignore_ascii_case(f.name))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(bytes: &[u8]) -> Result<RequestHead, HeadError> {
+        let mut scanned = 0;
+        match find_end(bytes, &mut scanned)? {
+            Some(end) => RequestHead::parse(Bytes::copy_from_slice(&bytes[..end])),
+            None => Err(HeadError::Syntax),
+        }
+    }
+
+    #[test]
+    fn the_parts_of_a_head_are_found() {
+        let head =
+            request(b"POST /a/b?c=d HTTP/1.1\r\nHost: A.Test:80\r\nContent-Length: 7\r\nX-A:  y \r\n\r\nrest").unwrap();
+        assert_eq!((head.method(), head.path(), head.query()), ("POST", "/a/b", "?c=d"));
+        assert_eq!((head.authority(), head.host()), (Some("A.Test:80"), Some("a.test")));
+        assert_eq!((head.body, head.keep_alive, head.single("x-a")), (Framing::Length(7), true, Some("y")));
+        let passed: Vec<_> = head.end_to_end().map(|f| f.name.to_vec()).collect();
+        assert_eq!(passed, [b"X-A".to_vec()]);
+    }
+
+    /// Bytes that look enough like a head to get past the first check.
+    fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(b"GET / HTTP/1.1\r\n".to_vec()),
+            Just(b"POST http://a/%2e HTTP/1.0\r\n".to_vec()),
+            Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
+            Just(b"Host: a\r\n".to_vec()),
+            Just(b"Host: [::1]:80\r\n".to_vec()),
+            Just(b"Content-Length: 5\r\n".to_vec()),
+            Just(b"Transfer-Encoding: chunked\r\n".to_vec()),
+            Just(b"Connection: upgrade, x,,\r\n".to_vec()),
+            Just(b"Upgrade: websocket\r\n".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"\n".to_vec()),
+            Just(b": ".to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..6),
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop_oneof![nearly_a_head(), proptest::collection::vec(any::<u8>(), 0..200)]) {
+            let whole = Bytes::copy_from_slice(&bytes);
+            if let Ok(head) = RequestHead::parse(whole.clone()) {
+                let _ = (head.method(), head.path(), head.query(), head.authority(), head.host());
+                let _ = head.end_to_end().count();
+            }
+            if let Ok(head) = ResponseHead::parse(whole) {
+                let _ = (head.reason(), head.framing(Verb::Get), head.upgrades(), head.end_to_end().count());
+            }
+        }
+
+        #[test]
+        fn what_is_accepted_has_one_end_and_one_host(bytes in nearly_a_head()) {
+            if let Ok(head) = request(&bytes) {
+                let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
+                let head_text = text.split("\r\n\r\n").next().unwrap_or("");
+                prop_assert!(!(head_text.contains("\r\ncontent-length:") && head_text.contains("\r\ntransfer-encoding:")));
+                prop_assert!(head.version == Version::Http10 || head.host().is_some());
+                prop_assert!(head.is_asterisk || head.path().starts_with('/'));
+            }
+        }
+
+        #[test]
+        fn the_end_is_the_same_however_the_bytes_arrive(bytes in nearly_a_head()) {
+            let whole = find_end(&bytes, &mut 0);
+            let mut scanned = 0;
+            let piecewise = (1..=bytes.len()).map(|n| find_end(&bytes[..n], &mut scanned)).find(|r| *r != Ok(None));
+            prop_assert_eq!(piecewise.unwrap_or(Ok(None)), whole);
+        }
     }
 }

@@ -279,11 +279,17 @@ impl Downward<'_> {
         put_response(self.out, &response, self.head, framing, keep);
         self.progress.status.store(response.status, Ordering::Relaxed);
         let mut decoder = Decoder::new(framing);
-        let idle = self.timeouts.body_idle;
+        let (idle, before) = (self.timeouts.body_idle, *self.written);
         match pump(source, &mut decoder, encoding, sink, self.out, idle, self.written).await {
             Ok(()) => {}
             Err(error) if error.is_write() => return Outcome::Client,
-            Err(error) => return Outcome::Upstream(UpstreamError::Body(error)),
+            Err(error) => {
+                if *self.written == before {
+                    // The head had not left yet: a page can still say what happened.
+                    self.progress.status.store(0, Ordering::Relaxed);
+                }
+                return Outcome::Upstream(UpstreamError::Body(error));
+            }
         }
         let uploaded = self.progress.uploaded.load(Ordering::Acquire);
         let reusable = uploaded && response.keep_alive && decoder.is_done() && source.buffer.is_empty();

@@ -10,6 +10,7 @@ use std::net::SocketAddrV4;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use refloat_model::InstanceName;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -99,6 +100,7 @@ impl Upstream {
         link.reused = true;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < MAX_IDLE_PER_INSTANCE && link.source.buffer.is_empty() {
+            link.source.buffer = BytesMut::new();
             idle.push(Idle { link, since: Instant::now() });
         }
     }
