@@ -267,3 +267,93 @@ impl Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use refloat_model::{HostName, InstanceName, PathPrefix, ProcessName, ReleaseId};
+
+    use super::*;
+
+    const SWITCHES: u64 = 4_000;
+
+    fn table(number: u64, instance: &str) -> RouteTable {
+        let target =
+            RouteTarget::Instance { name: InstanceName::parse(instance).unwrap(), ip: [127, 0, 0, 1], port: 1 };
+        let route = Route { prefix: PathPrefix::root(), process: ProcessName::new("web").unwrap(), target };
+        let app = AppRoutes {
+            app: AppName::new("a").unwrap(),
+            release: ReleaseNumber::FIRST,
+            release_id: ReleaseId([0; 32]),
+            hosts: vec![HostName::new("a.test").unwrap()],
+            catch_all: false,
+            serving: AppServing::Serving,
+            routes: vec![route],
+        };
+        RouteTable { generation: Generation { number, ..Generation::default() }, apps: vec![app] }
+    }
+
+    /// The door, against threads that rush through it: once a displaced instance has nothing in flight, it stays so.
+    #[test]
+    fn nothing_enters_a_displaced_instance_once_it_was_seen_empty() {
+        let (upstreams, trees) = (Upstreams::default(), Trees::new("/nowhere".into()));
+        let prepared = |number, name: &str| {
+            Arc::new(Prepared::new(&table(number, name), &upstreams, &trees, MissingTree::Refuse).unwrap())
+        };
+        let names = ["refloat-a-web-0", "refloat-a-web-1"];
+        let tables = [prepared(0, names[0]), prepared(1, names[1])];
+        let router =
+            Router { active: ArcSwap::new(tables[0].clone()), door: AtomicU64::new(0), holds: Holds::default() };
+        let over = AtomicBool::new(false);
+        let late = thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        // What is counted and then given up because the door moved never reaches the instance.
+                        if let Ok(Attempt::Bound(bound)) = router.attempt(Some("a.test"), "/") {
+                            let Backend::Instance(upstream) = &bound.backend else { continue };
+                            SENT.with(upstream);
+                        }
+                    }
+                });
+            }
+            let late = (0..SWITCHES).filter(|i| switch_and_watch(&router, &tables, &upstreams, names, *i)).count();
+            over.store(true, Ordering::Relaxed);
+            late
+        });
+        assert_eq!(late, 0);
+    }
+
+    /// Requests that went to each instance.
+    struct Sent([AtomicU64; 2]);
+    static SENT: Sent = Sent([AtomicU64::new(0), AtomicU64::new(0)]);
+
+    impl Sent {
+        fn of(&self, name: &str) -> &AtomicU64 {
+            &self.0[usize::from(name.ends_with('1'))]
+        }
+
+        fn with(&self, upstream: &Upstream) {
+            self.of(upstream.name.as_str()).fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn switch_and_watch(
+        router: &Router,
+        tables: &[Arc<Prepared>; 2],
+        upstreams: &Upstreams,
+        names: [&str; 2],
+        i: u64,
+    ) -> bool {
+        let displaced = names[usize::from(i % 2 == 1)];
+        router.swap(tables[usize::from(i % 2 == 0)].clone());
+        while upstreams.counters.count(displaced) > 0 {
+            thread::yield_now();
+        }
+        let seen = SENT.of(displaced).load(Ordering::SeqCst);
+        thread::yield_now();
+        SENT.of(displaced).load(Ordering::SeqCst) != seen
+    }
+}
