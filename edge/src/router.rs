@@ -347,8 +347,8 @@ mod tests {
         names: [&str; 2],
         i: u64,
     ) -> bool {
-        let displaced = names[usize::from(i % 2 == 1)];
-        router.swap(tables[usize::from(i % 2 == 0)].clone());
+        let displaced = names[usize::from(!i.is_multiple_of(2))];
+        router.swap(tables[usize::from(i.is_multiple_of(2))].clone());
         while upstreams.counters.count(displaced) > 0 {
             thread::yield_now();
         }
