@@ -7,12 +7,14 @@
 //! | restart, domains, env | start | wait | wait |
 //!
 //! An emergency never waits for a build. What is already committed ends within its bound; nothing can overtake it.
+//! Emergencies keep their order among themselves: the last one asked for has the last word.
 
 use crate::id::{AppName, DeploymentId, ReleaseNumber};
 use crate::lineage::NoTarget;
 use crate::route::HostName;
 
-/// Most mutations that wait for one app.
+/// Most mutations that wait for one app: that many emergencies, and that many in all before another one is let in that
+/// is none.
 pub const MAX_WAITING: usize = 16;
 
 /// How urgent a request is.
@@ -61,6 +63,8 @@ pub enum Verdict {
     },
     /// The running one is cancelled; it starts when that has let go. These waiting ones are cancelled too.
     CancelRunning {
+        /// From 0, behind emergencies that were asked for earlier.
+        place: usize,
         /// They are cancelled.
         cancelled: Vec<DeploymentId>,
     },
@@ -79,8 +83,14 @@ pub fn admit(urgency: Urgency, running: Option<(Pending, bool)>, waiting: &[Pend
             let place = waiting.len() - superseded.len();
             room(place).unwrap_or(Verdict::Wait { place, superseded })
         }
-        (Urgency::Emergency, Some((_, true))) => Verdict::CancelRunning { cancelled: waiting_deploys() },
-        (Urgency::Emergency, _) => Verdict::Wait { place: 0, superseded: waiting_deploys() },
+        (Urgency::Emergency, _) => {
+            let place = waiting.iter().filter(|p| p.urgency == Urgency::Emergency).count();
+            let verdict = match running {
+                Some((_, true)) => Verdict::CancelRunning { place, cancelled: waiting_deploys() },
+                _ => Verdict::Wait { place, superseded: waiting_deploys() },
+            };
+            room(place).unwrap_or(verdict)
+        }
         (Urgency::Turn, _) => {
             let place = waiting.len();
             room(place).unwrap_or(Verdict::Wait { place, superseded: Vec::new() })
@@ -224,7 +234,10 @@ mod tests {
             let verdict = admit(Turn, running(before), &waiting);
             assert_eq!(verdict, Verdict::Wait { place: 2, superseded: vec![] });
         }
-        assert_eq!(admit(Emergency, running(true), &waiting), Verdict::CancelRunning { cancelled: ids(&[1]) });
+        assert_eq!(
+            admit(Emergency, running(true), &waiting),
+            Verdict::CancelRunning { place: 0, cancelled: ids(&[1]) }
+        );
         assert_eq!(admit(Emergency, running(false), &waiting), Verdict::Wait { place: 0, superseded: ids(&[1]) });
     }
 

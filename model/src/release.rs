@@ -167,7 +167,7 @@ pub enum Hardening {
 }
 
 /// How a path becomes a file of a tree.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct StaticRules {
     /// File that answers a page path which names no file (single-page apps), relative to the tree: `index.html`.
     /// Never used for a path with an extension in its last segment or below a prefix in `no_fallback`.

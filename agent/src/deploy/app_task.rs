@@ -215,13 +215,13 @@ impl AppTask {
                 self.say_queued(&request);
                 self.waiting.insert(place.min(self.waiting.len()), request);
             }
-            Verdict::CancelRunning { cancelled } => {
+            Verdict::CancelRunning { place, cancelled } => {
                 let by = format!("{} ({})", request.by.name, request.ask.kind());
                 self.end_those(&cancelled, &Outcome::Cancelled { by: by.clone() });
                 let running = self.active.as_ref().filter(|active| active.gate.cancel(&by));
                 request.cancelled = running.map(|active| active.pending.id);
                 accept(&mut request);
-                self.waiting.push_front(request);
+                self.waiting.insert(place.min(self.waiting.len()), request);
             }
         }
     }
