@@ -13,7 +13,7 @@ use super::{key, value};
 use crate::ledger::Position;
 
 /// Version of what is kept here. Another one is not read: the store is built again from the ledger.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Most apps, releases or deployments that one call answers with.
 const MAX_ANSWER: usize = 100_000;
 
