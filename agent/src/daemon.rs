@@ -38,7 +38,7 @@ use crate::journal::Journal;
 use crate::journal::{FileJournal, JournalOptions};
 use crate::paths::Paths;
 use crate::store::{ProbeWith, StoreReport};
-use crate::wiring;
+use crate::wiring::{self, Wrap};
 
 /// How long calls and connections may take to end.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
@@ -89,7 +89,7 @@ impl Daemon {
     ///
     /// # Errors
     /// The first thing that cannot be had.
-    pub async fn start(config: Config, paths: Paths, with_edge: bool) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, paths: Paths, with_edge: bool, wrap: Wrap) -> anyhow::Result<Self> {
         durable::make_dir(&paths.run, 0o711).with_context(|| format!("{} cannot be made", paths.run.display()))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authority = Arc::new(Authority::open(&paths.pki(), clock.now_ms()).context("no certificate authority")?);
@@ -122,7 +122,7 @@ impl Daemon {
             facts: facts.clone(),
             host_id,
         };
-        let driver = wiring::driver(parts).await?;
+        let driver = wiring::driver(parts, wrap).await?;
         let ports = Ports {
             journal: Arc::new(journal.clone()),
             engine,

@@ -17,6 +17,8 @@ pub mod deploy;
 pub mod docker;
 pub mod durable;
 pub mod edge;
+#[cfg(any(test, feature = "testing"))]
+pub mod faults;
 pub mod host;
 pub mod identity;
 pub mod journal;

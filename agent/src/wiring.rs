@@ -41,6 +41,9 @@ const DOCKER_DATA: &str = "/var/lib/docker";
 /// Says how builds are capped.
 pub type BuildCapText = Box<dyn Fn() -> String + Send + Sync>;
 
+/// Puts something between the driver and its ports. Only tests put anything there.
+pub type Wrap = Box<dyn FnOnce(Ports) -> Ports + Send>;
+
 /// What deploys.
 pub struct Driver {
     /// Everything that changes what serves.
@@ -55,11 +58,11 @@ pub struct Driver {
 ///
 /// # Errors
 /// When a part of it cannot be had.
-pub async fn driver(parts: Parts) -> anyhow::Result<Driver> {
+pub async fn driver(parts: Parts, wrap: Wrap) -> anyhow::Result<Driver> {
     let cap = build_cap(&parts).await;
     let room = Arc::new(StandbyRoom::default());
     let ports = ports(&parts, Arc::clone(&cap), Arc::clone(&room) as Arc<dyn MakeRoom>).await?;
-    let deployments = Deployments::start(ports, settings(&parts)).await.context("the journal cannot be read")?;
+    let deployments = Deployments::start(wrap(ports), settings(&parts)).await.context("the journal cannot be read")?;
     room.of(&deployments);
     let deployments = Arc::new(deployments);
     Ok(Driver {

@@ -4,14 +4,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "world/faults.rs"]
-mod faults;
 mod world;
 
 use std::time::Duration;
 
-use faults::{Faults, Mode};
 use refloat_agent::deploy::update::Report;
+use refloat_agent::faults::{Faults, Mode};
 use refloat_model::{AppRoutes, Outcome, ReleaseNumber, SourceDigest};
 use world::{Agent, Shape, World, app, deploy, maybe_report, rollback};
 

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "world/faults.rs"]
-mod faults;
 mod world;
 
 use std::time::Duration;

@@ -19,7 +19,7 @@ pub const RATE: u32 = 200;
 const MARGIN_REQUESTS: usize = 40;
 
 /// What a slowed phase takes at least: long enough to act within it.
-pub const SLOW_MS: u32 = 20_000;
+pub const SLOW_MS: u32 = 10_000;
 
 /// Makes the build of `node-hello` take [`SLOW_MS`].
 ///
@@ -96,6 +96,32 @@ impl Scene {
         scene.set_hello_version("v1", "v2");
         scene.deploy().success();
         assert_eq!(scene.host.body("/").as_deref(), Some("hello from v2\n"));
+        scene
+    }
+
+    /// `node-hello` with a volume, so that never two of it run at once. `/starts` lists the version of every start.
+    ///
+    /// # Panics
+    /// When one of the three cannot be had.
+    #[must_use]
+    pub fn with_volume() -> Self {
+        let scene = Self::with_example("node-hello");
+        scene.project.write("refloat.toml", "schema = 1\n\n[volumes]\ndata = \"/data\"\n");
+        scene.project.edit(
+            "server.js",
+            "import { VERSION }",
+            "import { appendFileSync, readFileSync } from \"node:fs\";\nimport { VERSION }",
+        );
+        scene.project.edit(
+            "server.js",
+            "response.end(",
+            "if (request.url === \"/starts\") return response.end(readFileSync(\"/data/starts\"));\n  response.end(",
+        );
+        scene.project.edit(
+            "server.js",
+            "server.listen(",
+            "appendFileSync(\"/data/starts\", `${VERSION}\n`);\nserver.listen(",
+        );
         scene
     }
 

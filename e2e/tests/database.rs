@@ -111,7 +111,7 @@ fn scene(postgres: &Postgres, variable: &str, extra: &str) -> Scene {
 }
 
 fn wait_for_state(scene: &Scene, state: &str) -> String {
-    let of = |name: &String| scene.host.docker(&["inspect", "--format", "{{.State.Status}}", name]);
+    let of = |name: &String| scene.host.state_of(name);
     eventually(state, DEADLINE, || scene.host.containers().into_iter().find(|name| of(name) == state))
 }
 
@@ -125,7 +125,7 @@ fn roll_back_cleanly(scene: &Scene) {
 fn a_standby_that_holds_connections_runs_on_and_serves_at_once() {
     let postgres = Postgres::start();
     let scene = scene(&postgres, "DATABASE_URL", "");
-    let running = |name: &&String| scene.host.docker(&["inspect", "--format", "{{.State.Status}}", name]) == "running";
+    let running = |name: &&String| scene.host.state_of(name) == "running";
     assert_eq!(scene.host.containers().iter().filter(running).count(), 2);
     roll_back_cleanly(&scene);
 }

@@ -10,13 +10,9 @@ const V1: &str = "from v1";
 const V2: &str = "from v2";
 const DRAINED: Duration = Duration::from_secs(60);
 
-fn state_of(scene: &Scene, container: &str) -> String {
-    scene.host.docker(&["inspect", "--format", "{{.State.Status}}", container])
-}
-
 /// Waits until the displaced release is kept paused, and returns its container.
 fn paused_standby(scene: &Scene) -> String {
-    let paused = || scene.host.containers().into_iter().find(|name| state_of(scene, name) == "paused");
+    let paused = || scene.host.containers().into_iter().find(|name| scene.host.state_of(name) == "paused");
     refloat_testkit::eventually("a paused standby", DRAINED, paused)
 }
 
@@ -27,7 +23,7 @@ fn a_warm_rollback_wakes_the_very_container_that_served_before() {
     let (rolled_back, report) = scene.under_load("/", || scene.refloat(&["rollback"]));
     rolled_back.success();
     report.clean_switch(V2, V1);
-    assert_eq!(state_of(&scene, &standby), "running");
+    assert_eq!(scene.host.state_of(&standby), "running");
 }
 
 #[test]

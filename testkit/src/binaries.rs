@@ -20,20 +20,30 @@ impl Binaries {
     /// When one is missing: it says what builds it. An old one is not noticed: `./test` builds first.
     #[must_use]
     pub fn find() -> Self {
-        let own = std::env::current_exe().expect("a running program has a path");
-        let mut folder = own.parent().expect("a program lies in a folder").to_owned();
-        if folder.ends_with("deps") {
-            folder.pop();
-        }
-        let find = |name: &str| {
-            let path = folder.join(name);
-            assert!(
-                path.is_file(),
-                "{} is not there; build it with: cargo build --workspace --all-features --bins",
-                path.display()
-            );
-            path
-        };
         Self { agent: find("refloatd"), edge: find("refloat-edge"), cli: find("refloat") }
     }
+
+    /// `refloatd-mortal`, which only test builds have.
+    ///
+    /// # Panics
+    /// As [`Self::find`].
+    #[must_use]
+    pub fn mortal_agent(&self) -> PathBuf {
+        find("refloatd-mortal")
+    }
+}
+
+fn find(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a path");
+    let mut folder = own.parent().expect("a program lies in a folder").to_owned();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    assert!(
+        path.is_file(),
+        "{} is not there; build it with: cargo build --workspace --all-features --bins",
+        path.display()
+    );
+    path
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! Host::start()   refloatd init, refloatd run --with-edge     ready when both ports accept
 //!   kill_agent()  SIGKILL to refloatd; the edge outlives it
+//!   restart_mortal(n)  refloatd that is killed after its n-th effect
 //!   kill_edge()   SIGKILL to refloat-edge; the agent starts another
 //!   restart()     refloatd again, over the same folder and ports
 //!   drop          both end; containers, networks, images and volumes of this host go; the log is shown on a panic
@@ -208,10 +209,34 @@ impl Host {
     /// # Panics
     /// When it runs already or cannot be started.
     pub fn launch(&mut self) {
+        self.launch_as(self.refloatd());
+    }
+
+    /// Starts an agent that is killed right after its n-th effect from the acceptance of a deployment on, and waits until
+    /// both ports accept.
+    ///
+    /// # Panics
+    /// As [`Self::restart`].
+    pub fn restart_mortal(&mut self, killed_after: usize) {
+        let mut command = Command::new(self.binaries.mortal_agent());
+        command.arg("--config").arg(self.config_file()).env("REFLOAT_KILL_AFTER", killed_after.to_string());
+        self.launch_as(command);
+        self.wait_until_ready();
+    }
+
+    /// Whether the agent has died by itself; then it can be started again.
+    pub fn has_died(&mut self) -> bool {
+        let died = self.agent.as_mut().is_some_and(|agent| matches!(agent.try_wait(), Ok(Some(_))));
+        if died {
+            self.agent = None;
+        }
+        died
+    }
+
+    fn launch_as(&mut self, mut command: Command) {
         assert!(self.agent.is_none(), "the agent runs already");
         let log = File::options().create(true).append(true).open(self.log_file()).expect("the log can be opened");
         let same = log.try_clone().expect("a file handle can be doubled");
-        let mut command = self.refloatd();
         // A group of its own: a Ctrl-C in the terminal is for us, and we end it.
         command.args(["run", "--with-edge"]).stdin(Stdio::null()).stdout(log).stderr(same).process_group(0);
         self.agent = Some(command.spawn().expect("refloatd can be started"));
@@ -358,6 +383,14 @@ impl Host {
     #[must_use]
     pub fn containers(&self) -> Vec<String> {
         self.traces().containers()
+    }
+
+    /// The engine's word for what a container does: `running`, `paused`, `exited`; nothing when it is gone.
+    #[must_use]
+    pub fn state_of(&self, container: &str) -> String {
+        let format = "{{.State.Status}}";
+        let asked = Finished::of(&mut client(&self.options.engine, &["inspect", "--format", format, container]));
+        asked.stdout.trim().to_owned()
     }
 
     /// Runs the engine's own client against this host's engine.

@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{Config, ConfigError, EXIT_CODE};
 use crate::paths::Paths;
 use crate::store;
+use crate::wiring::Wrap;
 
 /// The version that this program says it has.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -53,6 +54,12 @@ enum Verb {
 /// Runs what the arguments ask for.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(Box::new(|ports| ports))
+}
+
+/// The same, with something between the driver and its ports.
+#[must_use]
+pub fn main_with(wrap: Wrap) -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // The store's probe gets one argument from the agent itself and needs no configuration.
     if let [_, verb, folder] = arguments.as_slice()
@@ -61,7 +68,7 @@ pub fn main() -> ExitCode {
         return store::run_probe(Path::new(folder));
     }
     match Args::try_parse_from(arguments) {
-        Ok(args) => dispatch(args),
+        Ok(args) => dispatch(args, wrap),
         Err(error) => {
             // Help and version are asked for and go to standard output; nothing can be done about a closed one.
             let _ = error.print();
@@ -70,7 +77,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(args: Args) -> ExitCode {
+fn dispatch(args: Args, wrap: Wrap) -> ExitCode {
     if matches!(args.verb, Verb::Version) {
         say(&format!("refloatd {VERSION}"));
         return ExitCode::SUCCESS;
@@ -82,7 +89,7 @@ fn dispatch(args: Args) -> ExitCode {
     let named = args.config.as_deref();
     let done = match args.verb {
         Verb::Init => init::init(&config, named),
-        Verb::Run { with_edge } => run::run(config, named, with_edge),
+        Verb::Run { with_edge } => run::run(config, named, with_edge, wrap),
         Verb::Pair => pair::pair(&config),
         Verb::DialStdio => dial_stdio::dial_stdio(&config),
         Verb::Version => Ok(()),

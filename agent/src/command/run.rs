@@ -10,8 +10,9 @@ use super::{again, paths, say};
 use crate::config::Config;
 use crate::daemon::{self, Daemon};
 use crate::logging;
+use crate::wiring::Wrap;
 
-pub(super) fn run(config: Config, named: Option<&Path>, with_edge: bool) -> anyhow::Result<()> {
+pub(super) fn run(config: Config, named: Option<&Path>, with_edge: bool, wrap: Wrap) -> anyhow::Result<()> {
     let paths = paths(&config);
     if !paths.pki().join("authority.pem").exists() {
         let state = paths.state.display();
@@ -21,7 +22,7 @@ pub(super) fn run(config: Config, named: Option<&Path>, with_edge: bool) -> anyh
     let runtime = super::runtime()?;
     let ran = runtime.block_on(async {
         let end = end_on_signal()?;
-        let daemon = Daemon::start(config, paths, with_edge).await?;
+        let daemon = Daemon::start(config, paths, with_edge, wrap).await?;
         announce(&daemon, named);
         daemon.run(end).await
     });

@@ -17,6 +17,7 @@ use refloat_agent::docker::fake::{Behaviour, FakeDocker};
 use refloat_agent::docker::{Engine, RunState, Secrets};
 
 use refloat_agent::edge::fake::FakeEdge;
+use refloat_agent::faults::Faults;
 use refloat_agent::journal::Journal;
 use refloat_agent::journal::{MemoryDisk, MemoryJournal};
 use refloat_agent::probe::FakeProbe;
@@ -24,8 +25,6 @@ use refloat_model::standby::StandbyPolicy;
 use refloat_model::*;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-
-use crate::faults::{Faults, FaultyBuilder, FaultyEdge, FaultyEngine, FaultyJournal};
 
 pub const HOST: [u8; 16] = [7; 16];
 
@@ -48,21 +47,17 @@ impl World {
 
     /// An agent on this host, with what goes wrong for it.
     pub async fn agent(&self, faults: &Faults) -> Agent {
-        let ports = Ports {
-            journal: Arc::new(FaultyJournal { inner: self.journal.clone(), faults: faults.clone() }),
-            engine: Arc::new(FaultyEngine { inner: Arc::new(self.docker.agent(HOST)), faults: faults.clone() }),
-            edge: Arc::new(FaultyEdge {
-                inner: self.edge.clone(),
-                journal: self.journal.clone(),
-                faults: faults.clone(),
-            }),
-            builder: Arc::new(FaultyBuilder { inner: self.builder.clone(), faults: faults.clone() }),
+        let ports = faults.wrap(Ports {
+            journal: self.journal.clone(),
+            engine: Arc::new(self.docker.agent(HOST)),
+            edge: Arc::new(self.edge.clone()),
+            builder: Arc::new(self.builder.clone()),
             probe: Arc::new(FakeProbe(self.docker.clone())),
             trees: Arc::new(AllTrees),
             vault: Arc::new(PlainVault),
             fetch: Arc::new(FetchThroughEdge { edge: self.edge.clone(), docker: self.docker.clone() }),
             clock: Arc::new(TokioClock),
-        };
+        });
         let deployments = loop {
             match Deployments::start(ports.clone(), settings()).await {
                 Ok(deployments) => break deployments,

@@ -183,7 +183,7 @@ impl Show {
     /// Waits until a container is in that state, and returns its name.
     fn standby(&self, state: &str) -> String {
         let host = &self.scene.host;
-        let is = |name: &String| host.docker(&["inspect", "--format", "{{.State.Status}}", name]) == state;
+        let is = |name: &String| host.state_of(name) == state;
         eventually("the standby is ready", STANDBY_DEADLINE, || host.containers().into_iter().find(is))
     }
 }

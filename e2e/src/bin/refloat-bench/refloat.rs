@@ -91,7 +91,7 @@ fn large_site() -> Project {
 }
 
 fn paused(scene: &Scene) {
-    let state = |name: &String| scene.host.docker(&["inspect", "--format", "{{.State.Status}}", name]);
+    let state = |name: &String| scene.host.state_of(name);
     eventually("a paused standby", STANDBY_DEADLINE, || {
         scene.host.containers().into_iter().find(|n| state(n) == "paused")
     });

@@ -1,33 +1,47 @@
-//! What goes wrong at the n-th effect: the agent dies before or after it, it fails, or it happens and the answer is lost.
-#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::panic, unreachable_pub)]
+//! What goes wrong at the n-th effect of an agent's life. For tests; never shipped.
+//!
+//! Every port of the driver gets a wrapper that counts effects and shares one plan: at the n-th one the agent dies before or
+//! after it, it fails, or it happens and the answer is lost. In memory a dead agent never answers again; as a process of
+//! its own ([`Faults::kill_process`]) it is killed.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use refloat_agent::build::{BuildError, BuildJob, BuildProgress, Builder, Built};
-use refloat_agent::docker::*;
-use refloat_agent::edge::fake::FakeEdge;
-use refloat_agent::edge::{Edge, EdgeError, EdgeStatus};
-use refloat_agent::journal::{Journal, JournalError};
-use refloat_model::*;
+use refloat_model::{
+    AppName, AppState, DeploymentId, DeploymentRecord, EnvId, EnvRecord, Event, Generation, HostState, ImageDigest,
+    InstanceName, Principal, ReleaseNumber, ReleaseRecord, RouteTable, TableDigest,
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::ScriptedBuilder;
+use crate::build::{BuildError, BuildJob, BuildProgress, Builder, Built};
+use crate::deploy::ports::Ports;
+use crate::docker::{
+    BuildOutput, BuildRequest, Engine, EngineError, EngineInfo, ImageInfo, InstanceSpec, LogLine, NetworkSpec,
+    Observed, Restart, RunIo, RunRequest,
+};
+use crate::edge::{Edge, EdgeError, EdgeStatus};
+use crate::journal::{Journal, JournalError};
 
+/// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
+    /// The agent dies, the effect does not happen.
     CrashBefore,
+    /// The effect happens, then the agent dies.
     CrashAfter,
+    /// The effect does not happen, and the agent is told so.
     Fail,
+    /// The effect happens, and the agent is told that it did not.
     LostAnswer,
 }
 
 impl Mode {
+    /// All of them.
     pub const ALL: [Self; 4] = [Self::CrashBefore, Self::CrashAfter, Self::Fail, Self::LostAnswer];
 }
 
-/// Shared by every port of one agent's life.
+/// The plan, shared by every port of one agent's life.
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<Plan>>);
 
@@ -35,6 +49,9 @@ pub struct Faults(Arc<Mutex<Plan>>);
 struct Plan {
     effects: Vec<&'static str>,
     at: Option<(usize, Mode)>,
+    /// Effects before a deployment is accepted do not count.
+    from_acceptance: bool,
+    kills_process: bool,
     dead: bool,
     ledger_closed: bool,
 }
@@ -46,46 +63,69 @@ enum Fate {
 }
 
 impl Faults {
+    /// Nothing goes wrong; effects are counted.
+    #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// At the n-th effect from now, counted from 0.
-    pub fn at(n: usize, mode: Mode) -> Self {
+    /// At the n-th effect from the acceptance of the next deployment on, counted from 0, this process is killed.
+    #[must_use]
+    pub fn kill_process(n: usize, mode: Mode) -> Self {
         let faults = Self::default();
-        faults.0.lock().unwrap().at = Some((n, mode));
+        *faults.plan() = Plan { at: Some((n, mode)), from_acceptance: true, kills_process: true, ..Plan::default() };
         faults
     }
 
-    /// Counts again from here.
+    /// At the n-th effect from now, counted from 0.
     pub fn arm(&self, n: usize, mode: Mode) {
-        let mut plan = self.0.lock().unwrap();
+        let mut plan = self.plan();
         plan.effects.clear();
         plan.at = Some((n, mode));
     }
 
+    /// Counts again from here.
     pub fn reset_count(&self) {
-        self.0.lock().unwrap().effects.clear();
+        self.plan().effects.clear();
     }
 
+    /// Names of the effects so far.
+    #[must_use]
     pub fn effects(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap().effects.clone()
-    }
-
-    pub fn is_dead(&self) -> bool {
-        self.0.lock().unwrap().dead
+        self.plan().effects.clone()
     }
 
     /// Whether this agent can only be restarted.
+    #[must_use]
     pub fn must_restart(&self) -> bool {
-        let plan = self.0.lock().unwrap();
+        let plan = self.plan();
         plan.dead || plan.ledger_closed
     }
 
+    /// The same ports with this plan between them and the driver.
+    #[must_use]
+    pub fn wrap(&self, ports: Ports) -> Ports {
+        let faults = || self.clone();
+        Ports {
+            edge: Arc::new(FaultyEdge { inner: ports.edge, journal: Arc::clone(&ports.journal), faults: faults() }),
+            journal: Arc::new(FaultyJournal { inner: ports.journal, faults: faults() }),
+            engine: Arc::new(FaultyEngine { inner: ports.engine, faults: faults() }),
+            builder: Arc::new(FaultyBuilder { inner: ports.builder, faults: faults() }),
+            ..ports
+        }
+    }
+
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn next(&self, what: &'static str) -> Fate {
-        let mut plan = self.0.lock().unwrap();
+        let mut plan = self.plan();
         if plan.dead {
             return Fate::Dead;
+        }
+        if plan.from_acceptance {
+            return Fate::Go;
         }
         let n = plan.effects.len();
         plan.effects.push(what);
@@ -95,8 +135,17 @@ impl Faults {
         }
     }
 
-    fn die(&self) {
-        self.0.lock().unwrap().dead = true;
+    async fn die<T>(&self) -> T {
+        let kills = {
+            let mut plan = self.plan();
+            plan.dead = true;
+            plan.kills_process
+        };
+        if kills {
+            // The kernel does not answer a process that it kills; there is nothing to do about an error.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        std::future::pending().await
     }
 
     async fn effect<T, E>(
@@ -109,14 +158,10 @@ impl Faults {
         match self.next(what) {
             Fate::Go => run.await,
             Fate::Dead => std::future::pending().await,
-            Fate::Hit(Mode::CrashBefore) => {
-                self.die();
-                std::future::pending().await
-            }
+            Fate::Hit(Mode::CrashBefore) => self.die().await,
             Fate::Hit(Mode::CrashAfter) => {
                 run.await.ok();
-                self.die();
-                std::future::pending().await
+                self.die().await
             }
             Fate::Hit(Mode::Fail) => Err(failed()),
             Fate::Hit(Mode::LostAnswer) => {
@@ -128,26 +173,29 @@ impl Faults {
 
     /// Reads of a dead agent never answer.
     async fn alive(&self) {
-        if self.is_dead() {
+        if self.plan().dead {
             std::future::pending::<()>().await;
         }
     }
 }
 
-pub struct FaultyJournal<J> {
-    pub inner: Arc<J>,
-    pub faults: Faults,
+struct FaultyJournal {
+    inner: Arc<dyn Journal>,
+    faults: Faults,
 }
 
 #[async_trait]
-impl<J: Journal> Journal for FaultyJournal<J> {
+impl Journal for FaultyJournal {
     async fn append(&self, by: &Principal, event: Event) -> Result<(), JournalError> {
         self.faults.alive().await;
-        if self.faults.0.lock().unwrap().ledger_closed {
+        if self.faults.plan().ledger_closed {
             return Err(JournalError::Closed("an earlier sync failed".into()));
         }
+        if matches!(event, Event::DeploymentAccepted { .. }) {
+            self.faults.plan().from_acceptance = false;
+        }
         let closes = || {
-            self.faults.0.lock().unwrap().ledger_closed = true;
+            self.faults.plan().ledger_closed = true;
             JournalError::NotDurable("injected".into())
         };
         self.faults.effect("journal.append", self.inner.append(by, event), closes, closes).await
@@ -182,13 +230,13 @@ impl<J: Journal> Journal for FaultyJournal<J> {
     }
 }
 
-pub struct FaultyEdge<J> {
-    pub inner: FakeEdge,
-    pub journal: Arc<J>,
-    pub faults: Faults,
+struct FaultyEdge {
+    inner: Arc<dyn Edge>,
+    journal: Arc<dyn Journal>,
+    faults: Faults,
 }
 
-impl<J: Journal> FaultyEdge<J> {
+impl FaultyEdge {
     async fn effect<T>(
         &self,
         what: &'static str,
@@ -200,14 +248,14 @@ impl<J: Journal> FaultyEdge<J> {
 
     /// The rule of the commit point: nothing is applied that is not in the ledger.
     async fn is_committed(&self, generation: Generation, table: TableDigest) {
-        let committed = self.journal.host().await.unwrap().table;
+        let committed = self.journal.host().await.unwrap_or_default().table;
         let is = committed.generation == generation && committed.table_digest() == table;
         assert!(is, "{generation} is applied, {} is committed", committed.generation);
     }
 }
 
 #[async_trait]
-impl<J: Journal> Edge for FaultyEdge<J> {
+impl Edge for FaultyEdge {
     async fn status(&self) -> Result<EdgeStatus, EdgeError> {
         self.faults.alive().await;
         self.inner.status().await
@@ -232,9 +280,9 @@ impl<J: Journal> Edge for FaultyEdge<J> {
     }
 }
 
-pub struct FaultyBuilder {
-    pub inner: ScriptedBuilder,
-    pub faults: Faults,
+struct FaultyBuilder {
+    inner: Arc<dyn Builder>,
+    faults: Faults,
 }
 
 #[async_trait]
@@ -250,9 +298,9 @@ impl Builder for FaultyBuilder {
     }
 }
 
-pub struct FaultyEngine {
-    pub inner: Arc<dyn Engine>,
-    pub faults: Faults,
+struct FaultyEngine {
+    inner: Arc<dyn Engine>,
+    faults: Faults,
 }
 
 impl FaultyEngine {
