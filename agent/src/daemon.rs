@@ -32,6 +32,7 @@ use crate::durable;
 use crate::edge::client::EdgeClient;
 use crate::edge::spawn::{self, Launch, Supervisor};
 use crate::edge::{Edge, EdgeStatus};
+use crate::housekeeping::{self, House};
 use crate::identity::authority::Authority;
 use crate::identity::pairing::Pairing;
 use crate::journal::Journal;
@@ -49,6 +50,7 @@ const CONNECTIONS_AHEAD: usize = 64;
 pub struct Daemon {
     ports: Ports,
     journal: FileJournal,
+    house: House,
     listeners: JoinSet<()>,
     accepted: mpsc::Receiver<std::io::Result<Connection>>,
     supervisor: Option<Supervisor>,
@@ -82,6 +84,8 @@ pub struct Parts {
     pub facts: HostFacts,
     /// The host's identity, from the ledger.
     pub host_id: [u8; 16],
+    /// Output of apps.
+    pub logs: Arc<AppLogs>,
 }
 
 impl Daemon {
@@ -100,7 +104,8 @@ impl Daemon {
 
         let journal = open_journal(&paths, &clock).await?;
         let host_id = journal.host().await.context("the journal cannot be read")?.host_id;
-        let engine: Arc<dyn Engine> = Arc::new(DockerEngine::lazy(Some(&config.docker_socket), host_id));
+        let docker = Arc::new(DockerEngine::lazy(Some(&config.docker_socket), host_id));
+        let engine: Arc<dyn Engine> = Arc::clone(&docker) as Arc<dyn Engine>;
         let edge: Arc<dyn Edge> = Arc::new(EdgeClient::new(&paths.edge_socket()));
         let (supervisor, status) = start_edge(&config, &paths, Arc::clone(&edge), with_edge).await?;
         let bound = Bound { agent: agent.clone(), http: status.map(|status| status.listen).unwrap_or_default() };
@@ -111,6 +116,13 @@ impl Daemon {
             Arc::new(tokio::task::spawn_blocking(move || Cas::open(&folder)).await?.context("no source store")?)
         };
         let facts = facts(&config, &paths, agent);
+        let logs = Arc::new(AppLogs::new(&paths.logs().join("apps")));
+        let house = House {
+            engine: docker,
+            logs: Arc::clone(&logs),
+            journal: Arc::new(journal.clone()),
+            began_at_ms: clock.now_ms(),
+        };
         let parts = Parts {
             config,
             paths: paths.clone(),
@@ -121,6 +133,7 @@ impl Daemon {
             clock: Arc::clone(&clock),
             facts: facts.clone(),
             host_id,
+            logs: Arc::clone(&logs),
         };
         let driver = wiring::driver(parts, wrap).await?;
         let ports = Ports {
@@ -131,7 +144,7 @@ impl Daemon {
             runs: driver.runs,
             sources: Arc::new(StoredSources::new(cas)),
             host: Arc::new(Host { facts, journal: journal.clone(), build_cap: driver.build_cap }),
-            logs: Arc::new(AppLogs::new(&paths.logs().join("apps"))),
+            logs,
             pairing: Arc::new(Pairing::new(&paths.pki())),
             authority,
             clock,
@@ -147,7 +160,7 @@ impl Daemon {
             });
         }
         listeners.spawn(socket.run(to));
-        Ok(Self { ports, journal, listeners, accepted, supervisor, bound })
+        Ok(Self { ports, journal, house, listeners, accepted, supervisor, bound })
     }
 
     /// Addresses that the agent listens on.
@@ -179,11 +192,12 @@ impl Daemon {
     /// # Errors
     /// When serving fails.
     pub async fn run(self, end: CancellationToken) -> anyhow::Result<()> {
-        let Self { ports, journal, mut listeners, accepted, supervisor, .. } = self;
+        let Self { ports, journal, house, mut listeners, accepted, supervisor, .. } = self;
         if let Some(supervisor) = supervisor {
             tokio::spawn(supervisor.run(end.clone()));
         }
         tokio::spawn(collector::run(Arc::clone(&ports.logs), Arc::clone(&ports.engine), end.clone()));
+        tokio::spawn(housekeeping::run(house, end.clone()));
         let served = api::serve(ports, accepted, end.clone());
         tokio::pin!(served);
         let ended = tokio::select! {

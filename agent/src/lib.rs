@@ -20,6 +20,7 @@ pub mod edge;
 #[cfg(any(test, feature = "testing"))]
 pub mod faults;
 pub mod host;
+pub mod housekeeping;
 pub mod identity;
 pub mod journal;
 pub mod ledger;

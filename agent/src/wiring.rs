@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use refloat_model::{AppName, DeploymentId, Principal};
 
 use crate::api::port::{DeploymentsPort, OneOff, RunPort, Running, Updates};
+use crate::app_logs::AppLogs;
 use crate::build::space::Disks;
 use crate::build::{EngineBuilder, MakeRoom, Parts as BuildParts, Settings as BuildSettings, SourcePlanner};
 use crate::cgroup::limits::Limits;
@@ -17,7 +18,7 @@ use crate::config::Config;
 use crate::daemon::Parts;
 use crate::deploy::fetch::HttpFetch;
 use crate::deploy::one_off::Command;
-use crate::deploy::ports::{Ports, Settings};
+use crate::deploy::ports::{Output, Ports, Settings};
 use crate::deploy::request::{Denied, Submit};
 use crate::deploy::sealed_vault::SealedVault;
 use crate::deploy::stored::StoredTrees;
@@ -104,6 +105,7 @@ async fn ports(parts: &Parts, cap: Arc<dyn BuildCap>, room: Arc<dyn MakeRoom>) -
         trees: Arc::new(StoredTrees::new(publisher, Arc::clone(&parts.cas))),
         vault: Arc::new(SealedVault::new(Arc::new(vault), Arc::clone(&parts.clock))),
         fetch: Arc::new(HttpFetch),
+        output: Arc::new(KeptOutput(Arc::clone(&parts.logs))),
         clock: Arc::clone(&parts.clock),
     })
 }
@@ -171,6 +173,19 @@ fn limits(config: &Config) -> Limits {
         memory_bytes: config.build.memory_mib.map_or(spare.memory_bytes, |mib| u64::from(mib) << 20),
         cpu_millis: config.build.cpu_millis.unwrap_or(spare.cpu_millis),
         ..spare
+    }
+}
+
+struct KeptOutput(Arc<AppLogs>);
+
+#[async_trait]
+impl Output for KeptOutput {
+    async fn forget(&self, app: &AppName) {
+        let (logs, app) = (Arc::clone(&self.0), app.clone());
+        let forgotten = tokio::task::spawn_blocking(move || logs.forget(&app)).await;
+        if let Ok(Err(error)) = forgotten {
+            tracing::warn!(%error, "the output of an app that is gone cannot be removed yet");
+        }
     }
 }
 

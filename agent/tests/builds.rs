@@ -19,6 +19,7 @@ use refloat_agent::public::Publication;
 use refloat_model::{AppName, SourceDigest};
 use refloat_plan::plan::{BackendPlan, Build, Kind, Plan, ProcessPlan};
 use refloat_plan::tree::{Digest, Directory, Entry, Node};
+use refloat_testkit::command::system;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -73,8 +74,25 @@ impl Drop for Group {
 
 struct Host {
     root: tempfile::TempDir,
+    host_id: [u8; 16],
     engine: Arc<DockerEngine>,
     cas: Arc<Cas>,
+}
+
+impl Drop for Host {
+    /// Images of builds that no release has kept; the engine's build cache is its own.
+    fn drop(&mut self) {
+        let id = hex(&self.host_id[..4]);
+        let ours = format!("reference=refloat-{id}/*");
+        let tags = system("docker", &["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &ours]);
+        for tag in tags.lines() {
+            system("docker", &["rmi", "--force", tag]);
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Host {
@@ -83,7 +101,7 @@ impl Host {
         let cas = Arc::new(Cas::open(&root.path().join("cas")).unwrap());
         let host_id = *uuid::Uuid::new_v4().as_bytes();
         let engine = DockerEngine::connect(None, host_id).await.expect("these tests need a Docker engine");
-        Self { root, engine: Arc::new(engine), cas }
+        Self { root, host_id, engine: Arc::new(engine), cas }
     }
 
     fn builder(&self, plan: Plan, cap: Arc<dyn BuildCap>) -> EngineBuilder {

@@ -10,7 +10,6 @@
 //!   drop          both end; containers, networks, images and volumes of this host go; the log is shown on a panic
 //! ```
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
@@ -25,7 +24,7 @@ use crate::binaries::Binaries;
 use crate::command::Finished;
 use crate::eventually::{eventually, eventually_true};
 use crate::load::Target;
-use crate::reservation::{self, Reservation};
+use crate::reservation::Reservation;
 
 /// A debug build on a busy machine takes seconds to start; this is a guard against hanging.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
@@ -61,11 +60,12 @@ impl Options {
     }
 }
 
-/// What a host consists of beyond our own process: found again by its folder and its subnet, which no other host has.
+/// What a host consists of beyond our own process: found again by its folder and the identity that its agent gave
+/// itself.
 #[derive(Debug, Clone)]
 pub struct Traces {
     folder: PathBuf,
-    subnet: String,
+    id: String,
     engine: PathBuf,
 }
 
@@ -75,31 +75,25 @@ impl Traces {
     /// # Panics
     /// When the engine does not answer.
     pub fn remove(&self) {
-        for pid in [self.processes("refloatd"), self.processes("refloat-edge")].concat() {
-            signal(pid, Signal::KILL);
+        for program in ["refloatd", "refloatd-mortal", "refloat-edge"] {
+            self.processes(program).into_iter().for_each(|pid| signal(pid, Signal::KILL));
         }
         let engine = &self.engine;
-        let ids = self.host_ids();
-        for container in self.containers() {
-            docker(engine, &["rm", "--force", "--volumes", &container]);
-        }
-        for network in self.networks() {
-            docker(engine, &["network", "rm", &network]);
-        }
-        for id in ids {
-            let label = |name: &str| format!("label=dev.refloat.{name}={id}");
-            for volume in lines(&docker(engine, &["volume", "ls", "--quiet", "--filter", &label("host")])) {
-                docker(engine, &["volume", "rm", &volume]);
+        let remove = |list: &[&str], remove: &[&str]| {
+            for found in lines(&docker(engine, list)) {
+                docker(engine, &[remove, &[&found]].concat());
             }
-            for container in lines(&docker(engine, &["ps", "--all", "--quiet", "--filter", &label("one-off")])) {
-                docker(engine, &["rm", "--force", &container]);
-            }
-            let ours = format!("reference=refloat-{}/*", id.get(..8).unwrap_or(&id));
-            let tags = ["images", "--filter", &ours, "--format", "{{.Repository}}:{{.Tag}}"];
-            for tag in lines(&docker(engine, &tags)) {
-                docker(engine, &["rmi", "--force", &tag]);
-            }
+        };
+        for label in ["host", "one-off"] {
+            let ours = self.label(label);
+            remove(&["ps", "--all", "--quiet", "--filter", &ours], &["rm", "--force", "--volumes"]);
         }
+        let ours = self.label("host");
+        remove(&["network", "ls", "--quiet", "--filter", &ours], &["network", "rm"]);
+        remove(&["volume", "ls", "--quiet", "--filter", &ours], &["volume", "rm"]);
+        let images = format!("reference=refloat-{}/*", &self.id[..8]);
+        let tags = ["images", "--filter", &images, "--format", "{{.Repository}}:{{.Tag}}"];
+        remove(&tags, &["rmi", "--force"]);
         // A folder that is gone already is what was wanted.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
@@ -119,28 +113,20 @@ impl Traces {
         pids.filter(|pid| runs(*pid, program, &folder)).collect()
     }
 
+    /// What `docker ps --filter` takes for its containers.
+    #[must_use]
+    pub fn containers_filter(&self) -> String {
+        self.label("host")
+    }
+
+    /// Filter for what has this label of the host: `dev.refloat.host`, `dev.refloat.one-off`.
+    fn label(&self, name: &str) -> String {
+        format!("label=dev.refloat.{name}={}", self.id)
+    }
+
     fn containers(&self) -> Vec<String> {
-        let of = |network: String| {
-            let filter = format!("network={network}");
-            lines(&docker(&self.engine, &["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]))
-        };
-        self.networks().into_iter().flat_map(of).collect()
-    }
-
-    /// The identity that the host's agent gave itself, once an app has a network.
-    fn host_ids(&self) -> BTreeSet<String> {
-        let label = "{{index .Labels \"dev.refloat.host\"}}";
-        let of = |network: String| docker(&self.engine, &["network", "inspect", "--format", label, &network]);
-        self.networks().into_iter().map(of).filter(|id| !id.is_empty()).collect()
-    }
-
-    fn networks(&self) -> Vec<String> {
-        let ids = lines(&docker(&self.engine, &["network", "ls", "--quiet", "--filter", "driver=bridge"]));
-        let format = "{{range .IPAM.Config}}{{.Subnet}}{{end}}";
-        // One that went away meanwhile is none of ours: ours stay until we remove them.
-        let subnet =
-            |id: &str| Finished::of(&mut client(&self.engine, &["network", "inspect", "--format", format, id]));
-        ids.into_iter().filter(|id| reservation::lies_in(&self.subnet, subnet(id).stdout.trim())).collect()
+        let ours = self.label("host");
+        lines(&docker(&self.engine, &["ps", "--all", "--filter", &ours, "--format", "{{.Names}}"]))
     }
 }
 
@@ -153,6 +139,8 @@ pub struct Host {
     agent_port: Reservation,
     edge_port: Reservation,
     network: Reservation,
+    /// The identity that its agent gave itself.
+    id: String,
     agent: Option<Child>,
 }
 
@@ -183,6 +171,7 @@ impl Host {
             agent_port: Reservation::port(),
             edge_port: Reservation::port(),
             network: Reservation::network(),
+            id: String::new(),
             agent: None,
         };
         // As root the edge runs as a user of its own, who may not look into whatever folder the target folder lies in.
@@ -190,7 +179,8 @@ impl Host {
             .or_else(|_| std::fs::copy(&host.binaries.edge, host.edge_binary()).map(drop));
         copy.expect("the edge can be copied");
         std::fs::write(host.config_file(), host.config()).expect("the configuration can be written");
-        Finished::of(host.refloatd().arg("init")).success();
+        let said = Finished::of(host.refloatd().arg("init")).success();
+        host.id = host_id(&said);
         host.restart();
         host
     }
@@ -405,8 +395,7 @@ impl Host {
     /// What this host leaves behind, for whoever has to end it from outside.
     #[must_use]
     pub fn traces(&self) -> Traces {
-        let (folder, engine) = (self.folder.path().to_owned(), self.options.engine.clone());
-        Traces { folder, subnet: self.network.subnet(), engine }
+        Traces { folder: self.folder.path().to_owned(), id: self.id.clone(), engine: self.options.engine.clone() }
     }
 
     /// Lets go of it: nothing is ended or removed, now or later.
@@ -482,6 +471,15 @@ impl Drop for Host {
         // What cannot be cleaned up after a failure must not hide the failure.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.clean_up()));
     }
+}
+
+/// The identity among what `refloatd init` says.
+fn host_id(said: &Finished) -> String {
+    let hexadecimal = |word: &&str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let text = said.all_output();
+    let id = text.split_whitespace().find(hexadecimal);
+    assert!(id.is_some(), "init did not say the host's identity\n{said}");
+    id.unwrap_or_default().to_owned()
 }
 
 fn runs(pid: u32, program: &str, argument: &str) -> bool {

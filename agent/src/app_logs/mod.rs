@@ -201,6 +201,20 @@ impl AppLogs {
         }
     }
 
+    /// Forgets the output of every other app.
+    ///
+    /// # Errors
+    /// When some cannot be removed; what can be is.
+    pub fn forget_all_but(&self, known: &[AppName]) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        let names = entries.filter_map(|entry| AppName::new(entry.ok()?.file_name().into_string().ok()?).ok());
+        let gone = names.filter(|name| !known.contains(name));
+        gone.map(|name| self.forget(&name)).fold(Ok(()), io::Result::and)
+    }
+
     fn release_folder(&self, app: &AppName, release: ReleaseNumber) -> PathBuf {
         self.folder.join(app.as_str()).join(release.to_string())
     }
@@ -247,7 +261,9 @@ mod tests {
         assert_eq!(texts(&tail(None, 2)), ["line 11", "line 100"]);
         assert_eq!(texts(&tail(Some(&worker.process), 10)), ["line 5", "line 100"]);
         assert!(logs.tail(app, ReleaseNumber(9), None, 10).is_empty());
-        logs.forget(app).unwrap();
+        logs.forget_all_but(std::slice::from_ref(app)).unwrap();
+        assert!(!tail(None, 10).is_empty(), "an app that is known keeps its output");
+        logs.forget_all_but(&[]).unwrap();
         logs.forget(app).unwrap();
         assert!(tail(None, 10).is_empty());
     }

@@ -10,7 +10,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::durable;
 use crate::identity::authority::Authority;
-use crate::journal::{FileJournal, JournalOptions};
+use crate::journal::{FileJournal, Journal as _, JournalOptions};
 use crate::paths::Paths;
 use crate::sealed;
 use crate::store::ProbeWith;
@@ -37,13 +37,14 @@ pub(super) fn init(config: &Config, named: Option<&Path>) -> anyhow::Result<()> 
         Ok(_) | Err(sealed::SealedError::RootKeyExists { .. }) => {}
         Err(error) => return Err(error).context("no root key for sealed values"),
     }
-    begin_ledger(&paths)?;
+    let host_id = begin_ledger(&paths)?;
     let word = if fresh { "made" } else { "is there already, nothing was changed" };
     say(&format!("Refloat's state in {} {word}:", paths.state.display()));
     let fingerprint = blake3::hash(authority.certificate()).to_hex();
     say(&format!("  certificate authority  {}  (fingerprint {})", paths.pki().display(), &fingerprint[..16]));
     say(&format!("  ledger                 {}", paths.ledger().display()));
     say(&format!("  sealed values          {}", paths.sealed().display()));
+    say(&format!("  host                   {host_id}  (label dev.refloat.host of its containers)"));
     say("");
     say(&format!("Next: {}", again(named, "run --with-edge")));
     Ok(())
@@ -59,10 +60,15 @@ fn make_folders(paths: &Paths) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first record is written by opening.
-fn begin_ledger(paths: &Paths) -> anyhow::Result<()> {
+/// The first record is written by opening. The host's identity, in hexadecimal.
+fn begin_ledger(paths: &Paths) -> anyhow::Result<String> {
     let options = JournalOptions::new(paths, ProbeWith::this_program(), Arc::new(SystemClock));
     let journal = FileJournal::open(options).context("the ledger cannot be begun (does the agent run already?)")?;
-    super::runtime()?.block_on(journal.close());
-    Ok(())
+    let host = super::runtime()?.block_on(async {
+        let host = journal.host().await;
+        journal.close().await;
+        host
+    });
+    let id = host.context("the ledger cannot be read")?.host_id;
+    Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -499,6 +499,7 @@ impl Driver {
             let env = self.env_record(&release.release.env).await?;
             self.context.ports.vault.erase(&self.context.app, &env.variables).await?;
         }
+        self.context.ports.output.forget(&self.context.app).await;
         Ok(Outcome::Done.into())
     }
 

@@ -34,6 +34,8 @@ pub struct Ports {
     pub vault: Arc<dyn Vault>,
     /// Addresses as a visitor sees them.
     pub fetch: Arc<dyn Fetch>,
+    /// What apps have written.
+    pub output: Arc<dyn Output>,
     /// Wall-clock time, for records only.
     pub clock: Arc<dyn Clock>,
 }
@@ -69,6 +71,13 @@ pub trait Vault: Send + Sync + 'static {
     ) -> Result<(EnvId, Vec<EnvVariable>), VaultError>;
     /// Erases every value of an app.
     async fn erase(&self, app: &AppName, variables: &[EnvVariable]) -> Result<(), VaultError>;
+}
+
+/// What apps have written, as far as the driver touches it.
+#[async_trait]
+pub trait Output: Send + Sync + 'static {
+    /// Forgets all of an app.
+    async fn forget(&self, app: &AppName);
 }
 
 /// Why a value cannot be sealed or opened. Never says anything of the value.

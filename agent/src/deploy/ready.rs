@@ -25,6 +25,8 @@ const PORTLESS_SETTLES: Duration = Duration::from_secs(2);
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 /// How often a candidate's container is looked at while its probe fails.
 const INSPECT_EVERY: Duration = Duration::from_millis(500);
+/// Exit code of what was ended by SIGKILL.
+const KILLED: i64 = 137;
 /// Lines of output that go with a failure.
 const EVIDENCE_LINES: u32 = 20;
 
@@ -254,7 +256,7 @@ impl Driver {
             }
             if inspected.elapsed() >= INSPECT_EVERY {
                 inspected = Instant::now();
-                if let Some(ended) = self.ended(&instance.name).await? {
+                if let Some(ended) = self.ended(&instance.name, process).await? {
                     return Ok(Err(self.failure(instance, process, "EXITED", &ended).await));
                 }
             }
@@ -273,20 +275,26 @@ impl Driver {
         process: &Process,
     ) -> Result<Result<(), Failure>, Stop> {
         self.cancellable(tokio::time::sleep(PORTLESS_SETTLES)).await?;
-        match self.ended(&instance.name).await? {
+        match self.ended(&instance.name, process).await? {
             Some(ended) => Ok(Err(self.failure(instance, process, "EXITED", &ended).await)),
             None => Ok(Ok(())),
         }
     }
 
     /// How a container ended, when it did.
-    async fn ended(&self, name: &InstanceName) -> Result<Option<String>, Stop> {
+    async fn ended(&self, name: &InstanceName, process: &Process) -> Result<Option<String>, Stop> {
         let observed = self.cancellable(self.context.ports.engine.inspect(name)).await??;
+        let limit = format!(
+            "its memory limit of {} MiB; [process.{}] memory in refloat.toml raises it",
+            process.resources.memory_mib, process.name
+        );
         Ok(match observed.map(|o| o.state) {
             None => Some("its container is gone".to_owned()),
             Some(RunState::Exited(0)) => Some("ended by itself (exit code 0): it must keep running".to_owned()),
+            // Docker does not always learn that it was memory.
+            Some(RunState::Exited(KILLED)) => Some(format!("was killed (exit code {KILLED}), most likely for {limit}")),
+            Some(RunState::OutOfMemory) => Some(format!("was killed for going over {limit}")),
             Some(RunState::Exited(code)) => Some(format!("ended with exit code {code}")),
-            Some(RunState::OutOfMemory) => Some("went over its memory limit and was killed".to_owned()),
             Some(RunState::Dead) => Some("cannot be started by Docker".to_owned()),
             Some(RunState::Created | RunState::Running | RunState::Paused | RunState::Restarting) => None,
         })

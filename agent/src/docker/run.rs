@@ -129,18 +129,21 @@ impl DockerEngine {
         code.ok_or_else(|| Fault::Answered { status: 500, message: "no exit code was answered".to_owned() })
     }
 
-    /// Removes the one-off containers that an agent left behind when it was killed. For the start of the agent, before
-    /// it runs anything.
+    /// Removes the one-off containers that an agent left behind when it was killed: those made before this moment, in Unix
+    /// time and milliseconds.
     ///
     /// # Errors
     /// When the engine cannot be reached or refuses.
-    pub async fn remove_leftovers(&self) -> Result<usize, EngineError> {
+    pub async fn remove_leftovers(&self, before_ms: u64) -> Result<usize, EngineError> {
         let filters: HashMap<_, _> = filter(labels::ONE_OFF, self.host.as_str());
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = within(REMOVE, READ_TIMEOUT_MS, self.docker().await?.list_containers(Some(options)))
             .await
             .map_err(|f| f.refused(REMOVE))?;
-        let ids: Vec<_> = found.into_iter().filter_map(|c| c.id).collect();
+        // The engine counts in whole seconds.
+        let before_s = i64::try_from(before_ms / 1000).unwrap_or(i64::MAX);
+        let old = found.into_iter().filter(|container| container.created.is_some_and(|created| created < before_s));
+        let ids: Vec<_> = old.filter_map(|container| container.id).collect();
         for id in &ids {
             self.remove_any(REMOVE, id).await?;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use refloat_agent::build::{BuildError, BuildJob, BuildProgress, Builder, Built};
 use refloat_agent::clock::Clock;
-use refloat_agent::deploy::ports::{Fetch, Ports, Settings, Trees, Vault, VaultError};
+use refloat_agent::deploy::ports::{Fetch, Output, Ports, Settings, Trees, Vault, VaultError};
 use refloat_agent::deploy::request::{Ask, Denied, Submit};
 use refloat_agent::deploy::update::{Report, Update};
 use refloat_agent::deploy::{Deployments, Watch};
@@ -56,6 +56,7 @@ impl World {
             trees: Arc::new(AllTrees),
             vault: Arc::new(PlainVault),
             fetch: Arc::new(FetchThroughEdge { edge: self.edge.clone(), docker: self.docker.clone() }),
+            output: Arc::new(NoOutput),
             clock: Arc::new(TokioClock),
         });
         let deployments = loop {
@@ -318,6 +319,13 @@ impl Trees for AllTrees {
     async fn changed_paths(&self, _from: &SourceDigest, _to: &SourceDigest, _limit: usize) -> Vec<String> {
         vec!["src/App.tsx".into()]
     }
+}
+
+struct NoOutput;
+
+#[async_trait]
+impl Output for NoOutput {
+    async fn forget(&self, _app: &AppName) {}
 }
 
 /// Keeps values in the open: the driver's tests are not about sealing.

@@ -53,7 +53,12 @@ fn end(scene: Scene, base: &str, json: bool, keep: bool, interrupts: &mpsc::Rece
         let traces = scene.host.keep();
         let pids = [traces.processes("refloatd"), traces.processes("refloat-edge")].concat();
         let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
-        eprintln!("It goes on serving at {base}\nIts state: {}\nTo end it: kill {pids}", traces.folder().display());
+        eprintln!(
+            "It goes on serving at {base}\nIts state: {}\nTo end it:\n  kill {pids}\n  \
+             docker rm --force $(docker ps --all --quiet --filter {})",
+            traces.folder().display(),
+            traces.containers_filter()
+        );
     } else if !json {
         println!("The guestbook is at {base} until Ctrl-C.");
         // Without a handler there is nothing to wait for, and it ends.
