@@ -137,6 +137,26 @@ async fn a_paused_standby_is_stopped_after_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_memory_of_standby_is_the_hosts_and_the_latest_displaced_has_the_first_claim() {
+    let world = World::new().await;
+    let agent = world.healthy_agent().await;
+    let (shop, blog) = (app("shop"), app("blog"));
+    let large = || Shape::behaving(Behaviour { memory_bytes: 300 << 20, ..Behaviour::serving(8080) });
+    report(agent.submit(&blog, domains(&["blog.test"])).await.unwrap()).await;
+    let sources: Vec<_> = (1..=4).map(|n| world.source(n, large())).collect();
+    agent.deploy(&shop, sources[0]).await;
+    agent.deploy(&blog, sources[1]).await;
+    agent.deploy(&shop, sources[2]).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let (older, newer) = (instance_of(&world, &shop, r(1)).await, instance_of(&world, &blog, r(1)).await);
+    assert_eq!(state_of(&world, &older).await, Some(RunState::Paused), "alone it fits into 512 MiB");
+    agent.deploy(&blog, sources[3]).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(state_of(&world, &newer).await, Some(RunState::Paused));
+    assert!(matches!(state_of(&world, &older).await, Some(RunState::Exited(_))), "both are 600 MiB");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_displaced_instance_is_paused_only_when_its_requests_have_ended() {
     let world = World::new().await;
     let agent = world.healthy_agent().await;

@@ -17,6 +17,7 @@ use super::ports::{Ports, Settings};
 use super::request::{Ask, Denied, Submit};
 use super::resolve;
 use super::sequencer::Sequencer;
+use super::standby_memory::StandbyMemory;
 use super::update::{Accepted, Update};
 use crate::build::MakeRoom;
 use crate::journal::JournalError;
@@ -40,6 +41,7 @@ struct Inner {
     ports: Ports,
     settings: Arc<Settings>,
     sequencer: Sequencer,
+    standby: StandbyMemory,
     apps: Mutex<HashMap<AppName, App>>,
     feeds: Mutex<VecDeque<(DeploymentId, AppName, Feed)>>,
     /// One app is made at a time, so that two never take one network.
@@ -81,6 +83,7 @@ impl Deployments {
             ports,
             settings: Arc::new(settings),
             sequencer,
+            standby: StandbyMemory::default(),
             apps: Mutex::default(),
             feeds: Mutex::default(),
             making: tokio::sync::Mutex::default(),
@@ -115,6 +118,7 @@ impl Deployments {
             ports: self.inner.ports.clone(),
             settings: Arc::clone(&self.inner.settings),
             sequencer: self.inner.sequencer.clone(),
+            standby: self.inner.standby.clone(),
             app: app.clone(),
             doomed: Arc::default(),
         }

@@ -29,6 +29,7 @@ use super::feed::Feed;
 use super::gate::Gate;
 use super::ports::{Ports, Settings};
 use super::sequencer::{Change, Sequencer, Switched};
+use super::standby_memory::StandbyMemory;
 use super::stop::Stop;
 use super::update::{Fetched, Report, Update};
 use crate::build::{BuildJob, BuildProgress, Built};
@@ -46,6 +47,7 @@ pub(super) struct Context {
     pub(super) ports: Ports,
     pub(super) settings: Arc<Settings>,
     pub(super) sequencer: Sequencer,
+    pub(super) standby: StandbyMemory,
     pub(super) app: AppName,
     pub(super) doomed: Doomed,
 }
@@ -500,6 +502,7 @@ impl Driver {
             self.context.ports.vault.erase(&self.context.app, &env.variables).await?;
         }
         self.context.ports.output.forget(&self.context.app).await;
+        self.context.standby.note(&self.context.app, Vec::new());
         Ok(Outcome::Done.into())
     }
 

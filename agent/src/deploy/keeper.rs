@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::driver::{Context, routed_instances};
+use super::standby_memory::Held;
 use super::stop::Stop;
 use crate::docker::{Observed, Restart, RunState};
 
@@ -64,16 +65,18 @@ async fn pass(context: &Context, halt: &CancellationToken) -> Result<Duration, S
     let serving_names: Vec<InstanceName> = serving.iter().map(|(_, i, _)| i.name.clone()).collect();
     let mut keep = serving_names.clone();
     let mut pause = context.settings.reconcile_every;
-    for (process, instance, record) in displaced_instances(context, &state).await? {
-        if keep.contains(&instance.name) {
-            continue;
-        }
-        keep.push(instance.name.clone());
+    let mut displaced = displaced_instances(context, &state).await?;
+    displaced.retain(|(_, instance, _)| !keep.contains(&instance.name));
+    keep.extend(displaced.iter().map(|(_, instance, _)| instance.name.clone()));
+    let all_held = note_standby(context, &state, &displaced, &observed).await;
+    for (process, instance, record) in displaced {
         if halt.is_cancelled() {
             return Ok(Duration::ZERO);
         }
-        if let Some(seen) = observed.iter().find(|o| o.name == instance.name) {
-            let next = keep_standby(context, &state, &process, &record, seen, &observed, &serving_names).await?;
+        if let Some(seen) = observed.iter().find(|o| o.name == instance.name)
+            && let Some(held) = all_held.iter().find(|held| held.instance == instance.name)
+        {
+            let next = keep_standby(context, &state, &process, &record, seen, held).await?;
             pause = pause.min(next);
         }
     }
@@ -175,11 +178,9 @@ async fn keep_standby(
     process: &Process,
     record: &ReleaseRecord,
     observed: &Observed,
-    all: &[Observed],
-    serving: &[InstanceName],
+    held: &Held,
 ) -> Result<Duration, Stop> {
-    let is_up = matches!(observed.state, RunState::Running | RunState::Paused | RunState::Restarting);
-    if !is_up || is_doomed(context, &observed.name) {
+    if is_doomed(context, &observed.name) {
         return Ok(context.settings.reconcile_every);
     }
     if drains(context, state, &observed.name).await {
@@ -191,8 +192,8 @@ async fn keep_standby(
         process,
         env_names: &env_names,
         age_ms: context.ports.clock.now_ms().saturating_sub(state.serving_since_ms),
-        memory_bytes: context.ports.engine.memory_bytes(&observed.name).await.unwrap_or_default(),
-        others_bytes: standby_bytes(context, all, serving, &observed.name).await,
+        memory_bytes: held.bytes,
+        others_bytes: context.standby.before(held),
     };
     let (standby, changes_in_ms) = standby::decide(displaced, context.settings.standby);
     let engine = &context.ports.engine;
@@ -229,15 +230,21 @@ async fn drains(context: &Context, state: &AppState, name: &InstanceName) -> boo
     }
 }
 
-/// Memory that this app's other standby holds. Other apps' standby is bounded by the same budget each.
-async fn standby_bytes(context: &Context, all: &[Observed], serving: &[InstanceName], except: &InstanceName) -> u64 {
-    let mut sum = 0_u64;
-    for other in all.iter().filter(|o| o.name != *except && !serving.contains(&o.name)) {
-        if matches!(other.state, RunState::Running | RunState::Paused) {
-            sum = sum.saturating_add(context.ports.engine.memory_bytes(&other.name).await.unwrap_or_default());
+fn is_up(observed: &Observed) -> bool {
+    matches!(observed.state, RunState::Running | RunState::Paused | RunState::Restarting)
+}
+
+/// Tells every app's keeper what this one's standby holds.
+async fn note_standby(context: &Context, state: &AppState, displaced: &Kept, observed: &[Observed]) -> Vec<Held> {
+    let mut all = Vec::new();
+    for (_, instance, _) in displaced {
+        if observed.iter().any(|o| o.name == instance.name && is_up(o)) {
+            let bytes = context.ports.engine.memory_bytes(&instance.name).await.unwrap_or_default();
+            all.push(Held { instance: instance.name.clone(), since_ms: state.serving_since_ms, bytes });
         }
     }
-    sum
+    context.standby.note(&context.app, all.clone());
+    all
 }
 
 /// Stops an instance beside everything else: a stop may take as long as the app's grace period, and no deployment waits

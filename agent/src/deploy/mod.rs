@@ -26,6 +26,7 @@ pub mod request;
 mod resolve;
 pub mod sealed_vault;
 mod sequencer;
+mod standby_memory;
 mod stop;
 pub mod stored;
 pub mod update;
