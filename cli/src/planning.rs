@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use refloat_plan::never_sent::NEVER_SENT;
 use refloat_plan::plan::{BackendPlan, Kind, Plan, ProcessPlan};
 pub(crate) use refloat_plan::render::render;
+use refloat_plan::settings::{FILE_NAME as SETTINGS_FILE, Settings};
 use refloat_plan::source::{ListedFile, Listing, MAX_READ_BYTES, Source};
 use refloat_plan::{PlanError, PlanErrorKind, Request};
 
@@ -26,6 +27,27 @@ pub(crate) const PREBUILT_RULES: Rules = Rules { never: &[".git"], ignore_files:
 pub(crate) fn plan(walked: &Walked, folder: &Path, prebuilt: bool) -> Result<Plan, Failure> {
     let request = Request { folder_name: folder_name(folder), prebuilt };
     refloat_plan::plan(&OnDisk::of(walked), &request).map_err(refused)
+}
+
+/// Refuses to deploy what was built without the settings that stand beside it: a release without its volumes starts with
+/// empty data.
+///
+/// # Errors
+/// When the project's `refloat.toml` says something of processes or volumes and the built folder has none.
+pub(crate) fn check_settings_beside(folder: &Path, built: &Path) -> Result<(), Failure> {
+    let (ours, theirs) = (folder.join(SETTINGS_FILE), built.join(SETTINGS_FILE));
+    let Ok(text) = std::fs::read_to_string(&ours) else { return Ok(()) };
+    let settings = Settings::parse(&text).map_err(refused)?;
+    if theirs.exists() || (settings.process.is_empty() && settings.volumes.is_empty()) {
+        return Ok(());
+    }
+    let message = format!(
+        "{} has settings of processes or volumes that {} would be deployed without; nothing was sent",
+        ours.display(),
+        built.display()
+    );
+    let next = format!("cp {} {}", ours.display(), theirs.display());
+    Err(Failure::new(Exit::Configuration, message).reason("SETTINGS").next(next))
 }
 
 /// The last component of a folder's path.
@@ -143,6 +165,20 @@ mod tests {
         let plan = planned(folder.path()).expect("a static folder");
         assert_eq!(plan.app, "shop");
         assert!(summary(&plan).ends_with(": web (files)"), "{}", summary(&plan));
+    }
+
+    #[test]
+    fn what_was_built_is_not_deployed_without_the_volumes_that_stand_beside_it() {
+        let settings = "schema = 1\napp = \"shop\"\n\n[volumes]\ndata = \"/data\"\n";
+        let folder = project(&[("refloat.toml", settings), ("dist/server.js", "")]);
+        let built = folder.path().join("dist");
+        let failure = check_settings_beside(folder.path(), &built).expect_err("the volume would be left behind");
+        assert_eq!(failure.exit, Exit::Configuration);
+        std::fs::write(built.join("refloat.toml"), settings).expect("written");
+        check_settings_beside(folder.path(), &built).expect("it has its own now");
+        let harmless = project(&[("refloat.toml", "schema = 1\napp = \"shop\"\n"), ("dist/index.html", "")]);
+        check_settings_beside(harmless.path(), &harmless.path().join("dist"))
+            .expect("the name is the project's anyway");
     }
 
     #[test]

@@ -34,7 +34,8 @@ fn one_that_never_listens_is_given_up() {
         "server.listen(",
         "setInterval(() => {}, 1000);\nif (process.env.NEVER) server.listen(",
     );
-    refused_under_load(&scene, "refloat");
+    scene.project.write("refloat.toml", "schema = 1\n\n[process.web]\nstart_timeout = \"10s\"\n");
+    refused_under_load(&scene, "did not get healthy within 10 s");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! One-off containers: a command with the image and the environment of the serving release, attached, removed after.
 
 use refloat_model::admission::Denial;
-use refloat_model::{AppState, Backend, InstanceName, InstanceRecord, Process, ProcessName, ReleaseRecord, planning};
+use refloat_model::{
+    AppState, Backend, Failure, InstanceName, InstanceRecord, Process, ProcessName, ReleaseRecord, planning,
+};
 
 use super::app_task::Refused;
 use super::dispatcher::{Deployments, denied};
 use super::request::Denied;
+use super::stop::Stop;
 use crate::docker::{RunIo, RunRequest};
 use refloat_model::AppName;
 
@@ -29,7 +32,6 @@ impl Deployments {
     /// Why it was not run.
     pub async fn run(&self, command: Command, io: RunIo) -> Result<i64, Denied> {
         let state = self.existing(command.app.as_ref()).await?;
-        let failed = |why: String| denied(Refused::Failed(why), state.serving);
         let record = self.serving(&state).await?;
         let process = pick(&record, command.process.as_ref()).ok_or_else(|| no_container(&state))?;
         let context = self.context(&state.app);
@@ -45,10 +47,11 @@ impl Deployments {
             port: 0,
         };
         let spec = super::ready::instance_spec(&context, &record, process, &instance).await;
-        let mut spec = spec.map_err(|stop| failed(format!("{stop:?}")))?;
+        let mut spec = spec.map_err(|stop| not_run(&state, Failure::from(stop)))?;
         spec.command = command.argv;
         let request = RunRequest { spec, tty: command.tty };
-        context.ports.engine.run(request, io).await.map_err(|e| failed(e.to_string()))
+        let ran = context.ports.engine.run(request, io).await;
+        ran.map_err(|error| not_run(&state, Failure::from(Stop::from(error))))
     }
 
     async fn serving(&self, state: &AppState) -> Result<ReleaseRecord, Denied> {
@@ -63,6 +66,16 @@ fn pick<'a>(record: &'a ReleaseRecord, name: Option<&ProcessName>) -> Option<&'a
     match name {
         Some(name) => record.release.process(name).filter(|p| matches!(p.backend, Backend::Instance { .. })),
         None => record.release.instance_processes().next(),
+    }
+}
+
+/// The app itself is as it was: only the command did not run.
+fn not_run(state: &AppState, failure: Failure) -> Denied {
+    Denied {
+        reason: "COMMAND_NOT_RUN",
+        message: format!("the command did not run: {}", failure.message),
+        still_fine: denied(Refused::Failed(String::new()), state.serving).still_fine,
+        next_command: failure.next_command,
     }
 }
 

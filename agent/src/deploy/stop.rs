@@ -31,6 +31,18 @@ impl Stop {
     }
 }
 
+/// For what is told and recorded nowhere else.
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        let (reason, message, next_command) = match stop {
+            Stop::Failed(failure) => return failure,
+            Stop::Cancelled(by) => ("CANCELLED", format!("cancelled by {by}"), "refloat status"),
+            Stop::Ledger(error) => ("LEDGER", error.to_string(), "systemctl restart refloatd"),
+        };
+        Self { reason: reason.to_owned(), message, next_command: next_command.to_owned(), lines: Vec::new() }
+    }
+}
+
 impl From<JournalError> for Stop {
     fn from(error: JournalError) -> Self {
         Self::Ledger(error)

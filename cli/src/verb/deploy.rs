@@ -82,7 +82,10 @@ fn app_and_folder(args: &Deploy) -> (Option<String>, PathBuf) {
 fn prepare(folder: &Path, prebuilt: Option<&Path>) -> Result<Prepared, Failure> {
     let walked = match prebuilt {
         None => upload::walk(folder, SOURCE_RULES)?,
-        Some(built) => upload::walk(built, PREBUILT_RULES)?,
+        Some(built) => {
+            planning::check_settings_beside(folder, built)?;
+            upload::walk(built, PREBUILT_RULES)?
+        }
     };
     let plan = planning::plan(&walked, folder, prebuilt.is_some())?;
     let Walked { files, bytes, .. } = &walked;

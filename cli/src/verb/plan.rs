@@ -16,7 +16,10 @@ pub(super) fn perform(session: &Session<'_>, args: &Plan) -> Result<Exit, Failur
     let folder = args.dir.as_deref().unwrap_or(Path::new("."));
     let walked = match &args.prebuilt {
         None => upload::walk(folder, SOURCE_RULES)?,
-        Some(built) => upload::walk(built, PREBUILT_RULES)?,
+        Some(built) => {
+            planning::check_settings_beside(folder, built)?;
+            upload::walk(built, PREBUILT_RULES)?
+        }
     };
     let plan = planning::plan(&walked, folder, args.prebuilt.is_some())?;
     for line in planning::render(&plan).lines() {
