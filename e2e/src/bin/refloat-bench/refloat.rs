@@ -28,6 +28,7 @@ pub(crate) fn measure(figures: &mut Figures) {
     let scene = Scene::hello_with_two_releases();
     warm_rollbacks(&scene, figures);
     unchanged_deploys(&scene, figures);
+    status(&scene, figures);
     let edge = scene.host.edge_pid().expect("the edge runs");
     figures.note("agent_rss_kb", "memory of the agent", Host::rss_kib(scene.host.agent_pid()));
     figures.note("edge_rss_kb", "memory of the edge", Host::rss_kib(edge));
@@ -61,6 +62,12 @@ fn unchanged_deploys(scene: &Scene, figures: &mut Figures) {
     step("deploying what is there already");
     let took = (0..UNCHANGED_ROUNDS).map(|_| scene.deploy().success().took).collect();
     figures.note_ms("redeploy_unchanged_ms", "deploy, nothing changed, median", median(took));
+}
+
+fn status(scene: &Scene, figures: &mut Figures) {
+    step("asking for the status");
+    let took = (0..UNCHANGED_ROUNDS).map(|_| scene.refloat(&["status"]).success().took).collect();
+    figures.note_ms("status_ms", "status: the whole command, median", median(took));
 }
 
 fn one_line_in_fifty_megabytes(figures: &mut Figures) {
