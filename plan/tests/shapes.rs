@@ -96,6 +96,38 @@ fn a_lockfile_that_drifted_is_not_installed_strictly() {
 }
 
 #[test]
+fn a_lockfile_without_the_peers_of_its_packages_is_not_installed_strictly() {
+    let lock = |test: &str| {
+        format!(
+            r#"{{ "lockfileVersion": 3, "packages": {{ "": {{ "name": "shop", "dependencies": {{ "react": "^19.0.0" }},
+            "devDependencies": {{ "vite": "^7.1.0" }} }}, "node_modules/react": {{}},
+            "node_modules/vite": {{ "dependencies": {{ "react": "*" }}, "peerDependencies": {{ "less": "*" }},
+            "peerDependenciesMeta": {{ "less": {{ "optional": true }} }} }},
+            "node_modules/vite/node_modules/test": {test} }} }}"#
+        )
+    };
+    let plan = |test: &str, settings: &str| {
+        ready(&[("package.json", VITE), ("package-lock.json", &lock(test)), (".npmrc", settings), ("index.html", PAGE)])
+    };
+    let lacks = r#"{ "peerDependencies": { "react": "*", "@test/dom": "*" } }"#;
+    let lenient = plan(lacks, "");
+    assert!(noted(&lenient, "package-lock.json lacks @test/dom, which its packages need"), "{:?}", lenient.notes);
+    assert!(dockerfile(&lenient, "web").contains(" npm install"), "{}", dockerfile(&lenient, "web"));
+    for (test, settings) in [
+        (r#"{ "peerDependencies": { "react": "*" } }"#, ""),
+        (r#"{ "optional": true, "dependencies": { "@test/dom": "*" } }"#, ""),
+        (lacks, "legacy-peer-deps = true\n"),
+    ] {
+        let strict = plan(test, settings);
+        assert!(
+            strict.notes.is_empty() && dockerfile(&strict, "web").contains(" npm ci"),
+            "{test}: {:?}",
+            strict.notes
+        );
+    }
+}
+
+#[test]
 fn the_lockfile_that_matches_wins_over_one_that_was_left_behind() {
     check!([
         ("package.json", VITE),

@@ -70,7 +70,12 @@ pub(crate) fn production(manager: Manager, lock: Option<&Lockfile>) -> Option<Ve
 fn npm(trust: Trust) -> Vec<Attempt> {
     let against = |line: &str, against| Attempt { line: line.to_owned(), against };
     match trust {
-        Trust::Full => vec![against("npm ci", None), against("npm ci --legacy-peer-deps", Some(PEERS))],
+        // That it is in step with package.json was seen, but npm's own rules decide, and they change with its version.
+        Trust::Full => vec![
+            against("npm ci", None),
+            against("npm install", Some(DRIFTED)),
+            against("npm ci --legacy-peer-deps", Some(PEERS)),
+        ],
         Trust::Unknown => vec![
             against("npm ci", None),
             against("npm install", Some(DRIFTED)),

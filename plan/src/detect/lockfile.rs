@@ -41,6 +41,8 @@ pub(crate) enum State {
     Unchecked(&'static str),
     /// It is not: the packages that differ, sorted.
     Drifted(Vec<String>),
+    /// It is, and yet a strict install fails: these packages, sorted, are needed by others of it and stand nowhere in it.
+    Incomplete(Vec<String>),
     /// It lacks what an install on Linux needs, or is no lockfile: better none.
     Unusable(&'static str),
 }
@@ -71,7 +73,7 @@ fn read(folder: &Folder<'_>, file: &'static str, kind: Kind, manifests: &Manifes
     let (state, format) = match (kind, text) {
         (Kind::BunBinary, _) => (State::Unchecked("its format is binary"), None),
         (_, None) => (State::Unchecked("it is larger than 1 MiB"), None),
-        (Kind::Npm, Some(text)) => npm(&text, manifests),
+        (Kind::Npm, Some(text)) => npm(&text, manifests, peers(folder)),
         (Kind::Pnpm, Some(text)) => pnpm(&text, manifests),
         (Kind::Yarn, Some(text)) => yarn(&text, manifests),
         (Kind::Bun, Some(text)) => bun(&text, manifests),
@@ -79,7 +81,24 @@ fn read(folder: &Folder<'_>, file: &'static str, kind: Kind, manifests: &Manifes
     Lockfile { file, kind, state, format }
 }
 
-fn npm(text: &str, manifests: &Manifests<'_>) -> (State, Option<String>) {
+/// Whether npm installs what packages want beside them.
+#[derive(Clone, Copy, PartialEq)]
+enum Peers {
+    Installed,
+    Left,
+}
+
+/// A lockfile that was made without peers is complete for the one who installs without them.
+fn peers(folder: &Folder<'_>) -> Peers {
+    let settings = folder.text(".npmrc").unwrap_or_default();
+    let setting = |line: &str| line.split_whitespace().collect::<String>();
+    match settings.lines().any(|line| setting(line) == "legacy-peer-deps=true") {
+        true => Peers::Left,
+        false => Peers::Installed,
+    }
+}
+
+fn npm(text: &str, manifests: &Manifests<'_>, peers: Peers) -> (State, Option<String>) {
     let Ok(lock) = serde_json::from_str::<Value>(text) else { return (State::Unusable("it is not valid JSON"), None) };
     let format = lock.get("lockfileVersion").and_then(Value::as_u64).map(|v| v.to_string());
     let Some(packages) = lock.get("packages").and_then(Value::as_object) else {
@@ -92,7 +111,50 @@ fn npm(text: &str, manifests: &Manifests<'_>) -> (State, Option<String>) {
         return (State::Unusable("it was made on another system and lacks the packages for Linux"), format);
     }
     let of = |path: &str| packages.get(path).map(locked_by_npm);
-    (compare(manifests, of, Extra::Allowed), format)
+    let state = match compare(manifests, of, Extra::Allowed) {
+        State::Matches => complete(packages, peers),
+        other => other,
+    };
+    (state, format)
+}
+
+/// Whether each package finds what it needs where Node looks for it. Older versions of npm and other tools leave peers
+/// out, which `npm ci` refuses.
+fn complete(packages: &serde_json::Map<String, Value>, peers: Peers) -> State {
+    let mut missing: Vec<String> = packages
+        .iter()
+        .filter(|(path, _)| path.contains("node_modules/"))
+        .filter(|(_, entry)| !["link", "optional", "inBundle"].iter().any(|flag| entry.get(flag).is_some()))
+        .flat_map(|(path, entry)| needs(entry, peers).filter(|name| !is_found(packages, path, name)))
+        .cloned()
+        .collect();
+    missing.sort();
+    missing.dedup();
+    if missing.is_empty() { State::Matches } else { State::Incomplete(missing) }
+}
+
+fn needs(entry: &Value, peers: Peers) -> impl Iterator<Item = &String> {
+    let names = |section: &str| entry.get(section).and_then(Value::as_object).into_iter().flat_map(|all| all.keys());
+    let may_lack = |name: &String| {
+        let meta = entry.get("peerDependenciesMeta").and_then(|all| all.get(name));
+        meta.and_then(|meta| meta.get("optional")).and_then(Value::as_bool) == Some(true)
+    };
+    let peers = names("peerDependencies").filter(move |name| peers == Peers::Installed && !may_lack(name));
+    names("dependencies").chain(peers)
+}
+
+fn is_found(packages: &serde_json::Map<String, Value>, from: &str, name: &str) -> bool {
+    let mut at = from;
+    loop {
+        let separator = if at.is_empty() { "" } else { "/" };
+        if packages.contains_key(&format!("{at}{separator}node_modules/{name}")) {
+            return true;
+        }
+        if at.is_empty() {
+            return false;
+        }
+        at = at.rfind("node_modules/").map_or("", |end| at[..end].trim_end_matches('/'));
+    }
 }
 
 fn locked_by_npm(entry: &Value) -> Specs {

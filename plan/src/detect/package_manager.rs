@@ -230,6 +230,8 @@ fn by_lockfile(locks: &[Lockfile], findings: &mut Findings) -> Choice {
     let rank = |lock: &&Lockfile| match (&lock.state, lock.kind) {
         (State::Matches, _) => 0,
         (State::Unchecked(_), kind) if kind != Kind::BunBinary => 1,
+        // What it has, it pins.
+        (State::Incomplete(_), _) => 2,
         (State::Drifted(names), _) => 2 + names.len(),
         (State::Unchecked(_), _) => usize::MAX - 1,
         (State::Unusable(_), _) => usize::MAX,
@@ -253,7 +255,7 @@ fn by_lockfile(locks: &[Lockfile], findings: &mut Findings) -> Choice {
     let because = match &best.state {
         State::Matches if others => format!("{} matches package.json; {}", best.file, why_not(best, locks)),
         State::Matches => format!("{} matches package.json", best.file),
-        _ if others => format!("no lockfile matches package.json; {} comes nearest", best.file),
+        _ if others => format!("no lockfile matches package.json in full; {} comes nearest", best.file),
         _ => format!("{} is the only lockfile", best.file),
     };
     findings.decide(format!("package manager: {}", manager.command()), because);
@@ -266,6 +268,7 @@ fn why_not(best: &Lockfile, locks: &[Lockfile]) -> String {
         State::Matches => format!("{} does too", lock.file),
         State::Unchecked(why) => format!("{} cannot be compared: {why}", lock.file),
         State::Drifted(names) => format!("{} does not ({})", lock.file, listed(names, 2)),
+        State::Incomplete(names) => format!("{} lacks {}", lock.file, listed(names, 2)),
         State::Unusable(why) => format!("{} cannot be used: {why}", lock.file),
     };
     let others: Vec<String> = locks.iter().filter(|l| l.file != best.file).map(about).collect();
@@ -279,6 +282,10 @@ fn announce(choice: &Choice, locks: &[Lockfile], findings: &mut Findings) {
         Some((_, State::Matches)) => {}
         Some((file, State::Drifted(names))) => findings.warn(format!(
             "{file} is not what package.json says ({}), so the strict install would fail: `{command} install` is used instead and may take newer versions. Run `{command} install` and keep the changed {file} to make releases reproducible.",
+            listed(names, 3)
+        )),
+        Some((file, State::Incomplete(names))) => findings.warn(format!(
+            "{file} lacks {}, which its packages need, so the strict install would fail: `{command} install` is used instead and may add other versions of what is missing each time. Run `{command} install` and keep the changed {file} to make releases reproducible.",
             listed(names, 3)
         )),
         Some((file, State::Unchecked(why))) => {
