@@ -199,6 +199,9 @@ fn the_output_folder_comes_from_the_configuration() {
     let plan = ready(&[("package.json", VITE), ("vite.config.ts", config), ("index.html", PAGE)]);
     assert!(dockerfile(&plan, "web").ends_with("COPY --from=build /app/build/ /\n"));
     assert!(noted(&plan, "sets base to \"/shop/\""));
+    let relative =
+        ready(&[("package.json", VITE), ("vite.config.js", "export default { base: './' }"), ("index.html", PAGE)]);
+    assert!(noted(&relative, "vite.config.js sets base to \"./\": a page whose address has more than one part"));
 }
 
 #[test]

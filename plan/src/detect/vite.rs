@@ -85,11 +85,15 @@ fn output(detection: &mut Detection<'_>, manifest: &Manifest, config: &ViteConfi
 }
 
 fn note_base(detection: &mut Detection<'_>, config: &ViteConfig) {
-    if let Some(base) = config.base.as_ref().filter(|b| !matches!(b.as_str(), "/" | "./" | "")) {
-        detection.findings.warn(format!(
-            "{} sets base to \"{base}\": the page will look for its files below that address and stay white at \"/\". Remove it, or build with --base=/.",
-            config.file.unwrap_or("vite.config")
-        ));
+    let file = config.file.unwrap_or("vite.config");
+    match config.base.as_deref() {
+        None | Some("/") => {}
+        Some(base @ ("./" | "")) => detection.findings.note(format!(
+            "{file} sets base to \"{base}\": a page whose address has more than one part, such as /shop/1, looks for its files in /shop and stays white when it is opened directly. Remove it unless the app has no such pages."
+        )),
+        Some(base) => detection.findings.warn(format!(
+            "{file} sets base to \"{base}\": the page will look for its files below that address and stay white at \"/\". Remove it, or build with --base=/."
+        )),
     }
 }
 
