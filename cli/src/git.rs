@@ -1,6 +1,8 @@
-//! What Git says of a folder, for people who read the history. Without Git, or outside a repository, it says nothing.
+//! What Git says of a folder: where its source came from, and which files belong to it. Without Git, or outside a
+//! repository, it says nothing.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use refloat_proto::v1::Origin;
@@ -24,13 +26,24 @@ pub(crate) fn origin(folder: &Path) -> Origin {
     }
 }
 
-/// The output of one command; hooks and watchers of the repository are not run.
+/// Files below a folder, relative to it, that were committed or added although a rule ignores them. To Git they are
+/// files like any other.
+pub(crate) fn tracked_though_ignored(folder: &Path) -> BTreeSet<PathBuf> {
+    let listed = output(folder, &["ls-files", "-z", "--cached", "--ignored", "--exclude-standard"]).unwrap_or_default();
+    listed.split(|byte| *byte == 0).filter(|path| !path.is_empty()).map(unix::path_of).collect()
+}
+
 fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
+    output(folder, arguments).map(|output| String::from_utf8_lossy(&output).into_owned())
+}
+
+/// The output of one command; hooks and watchers of the repository are not run.
+fn output(folder: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
     let mut command = Command::new("git");
     command.args(["-c", "core.fsmonitor=false", "-c", "log.showSignature=false"]);
     command.args(["--no-optional-locks", "--no-pager"]).args(arguments).current_dir(folder);
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then_some(output.stdout)
 }
 
 #[cfg(test)]

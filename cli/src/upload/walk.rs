@@ -2,9 +2,11 @@
 //!
 //! `.gitignore` (also outside a repository, up to its root inside one), `.dockerignore` and `.refloatignore` leave things
 //! out; so do names that no build wants ([`Rules::never`]). Hidden files belong to it. The user's global rules of Git do
-//! not count: the same source is the same on every laptop. A folder in which nothing is left is left out.
+//! not count: the same source is the same on every laptop. What was committed in spite of `.gitignore` belongs to it, as
+//! it does for Git: some exports carry the values of their build in such a `.env`. A folder in which nothing is left is
+//! left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,7 @@ use ignore::{DirEntry, WalkBuilder};
 use super::docker_ignore::DockerIgnore;
 use crate::exit::Exit;
 use crate::failure::{Failure, chain};
+use crate::git;
 use crate::unix;
 use refloat_plan::tree::{MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, MAX_TREE_BYTES};
 
@@ -78,19 +81,51 @@ pub(crate) fn walk(root: &Path, rules: Rules) -> Result<Walked, Failure> {
     if !root.is_dir() {
         return Err(refused(format!("{} is not a folder.", root.display())));
     }
-    let docker = if rules.ignore_files { DockerIgnore::read(root) } else { DockerIgnore::default() };
     let mut walked = Walked { root: root.to_owned(), ..Walked::default() };
-    for entry in walker(root, rules).build() {
+    take_all(&mut walked, &walker(root, rules), rules, |_| true)?;
+    let tracked = match rules.ignore_files && in_repository(root) {
+        true => git::tracked_though_ignored(root),
+        false => BTreeSet::new(),
+    };
+    if !tracked.is_empty() {
+        let known: BTreeSet<PathBuf> = walked.files.iter().map(|file| file.path.clone()).collect();
+        let is_new = |path: &Path| tracked.contains(path) && !known.contains(path);
+        take_all(&mut walked, &tracked_walker(root, rules, &tracked), rules, is_new)?;
+    }
+    Ok(walked)
+}
+
+/// Adds what a walker comes upon, as far as it is wanted.
+fn take_all(
+    walked: &mut Walked,
+    walker: &WalkBuilder,
+    rules: Rules,
+    wanted: impl Fn(&Path) -> bool,
+) -> Result<(), Failure> {
+    let root = walked.root.clone();
+    let docker = if rules.ignore_files { DockerIgnore::read(&root) } else { DockerIgnore::default() };
+    for entry in walker.build() {
         let entry = entry.map_err(|e| refused(format!("The source cannot be read: {}", chain(&e))))?;
-        let Ok(path) = entry.path().strip_prefix(root) else { continue };
+        let Ok(path) = entry.path().strip_prefix(&root) else { continue };
         let is_folder = entry.file_type().is_some_and(|kind| kind.is_dir());
-        if path.as_os_str().is_empty() || is_folder || docker.excludes(path) {
+        if path.as_os_str().is_empty() || is_folder || docker.excludes(path) || !wanted(path) {
             continue;
         }
         let path = path.to_owned();
-        add(&mut walked, &entry, path)?;
+        add(walked, &entry, path)?;
     }
-    Ok(walked)
+    Ok(())
+}
+
+/// The same without the rules of Git, on the way to these files alone.
+fn tracked_walker(root: &Path, rules: Rules, tracked: &BTreeSet<PathBuf>) -> WalkBuilder {
+    let on_the_way: BTreeSet<PathBuf> =
+        tracked.iter().flat_map(|path| path.ancestors()).map(|path| root.join(path)).collect();
+    let mut builder = walker(root, rules);
+    builder.git_ignore(false).filter_entry(move |entry| {
+        on_the_way.contains(entry.path()) && (entry.depth() == 0 || !is_never(entry, rules.never))
+    });
+    builder
 }
 
 fn walker(root: &Path, rules: Rules) -> WalkBuilder {
@@ -257,6 +292,27 @@ mod tests {
         assert_eq!(found(), 2, "no repository");
         project.write(".git/HEAD", "ref: refs/heads/main");
         assert_eq!(found(), 1, "inside a repository");
+    }
+
+    #[test]
+    fn what_was_committed_though_it_is_ignored_is_sent_and_what_only_lies_beside_it_is_not() {
+        let project = Project::new(&[
+            (".gitignore", ".env*\ndist\n"),
+            (".refloatignore", "*.map\n"),
+            (".env", "VITE_A=1"),
+            (".env.local", "VITE_A=2"),
+            ("dist/a.js", ""),
+            ("dist/a.js.map", ""),
+            ("dist/b.js", ""),
+            ("dist/node_modules/x.js", ""),
+        ]);
+        let git = |arguments: &[&str]| {
+            let output = std::process::Command::new("git").args(arguments).current_dir(project.0.path()).output();
+            assert!(output.expect("git is there").status.success(), "{arguments:?}");
+        };
+        git(&["init", "-q"]);
+        git(&["add", "--force", ".env", "dist/a.js", "dist/a.js.map", "dist/node_modules"]);
+        assert_eq!(project.found(RULES), [".env", ".gitignore", ".refloatignore", "dist/a.js"]);
     }
 
     #[test]
