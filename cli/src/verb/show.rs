@@ -81,7 +81,12 @@ fn process(process: &ProcessView) -> [String; 8] {
         number(process.port),
         list(&process.routes),
         list(&process.volumes),
-        if process.memory_mib == 0 { "-".to_owned() } else { format!("{} MiB", process.memory_mib) },
+        // Files use none: the edge serves them itself.
+        if process.memory_mib == 0 || process.backend == "files" {
+            "-".to_owned()
+        } else {
+            format!("{} MiB", process.memory_mib)
+        },
         process.health.clone(),
     ]
 }
