@@ -90,7 +90,7 @@ fn dispatch(args: Args, wrap: Wrap) -> ExitCode {
     let done = match args.verb {
         Verb::Init => init::init(&config, named),
         Verb::Run { with_edge } => run::run(config, named, with_edge, wrap),
-        Verb::Pair => pair::pair(&config),
+        Verb::Pair => pair::pair(&config, named),
         Verb::DialStdio => dial_stdio::dial_stdio(&config),
         Verb::Version => Ok(()),
     };

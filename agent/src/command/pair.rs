@@ -1,17 +1,19 @@
 //! Asks the running agent for a one-time code.
 
+use std::path::Path;
+
 use refloat_proto::v1::CreatePairingCodeRequest;
 use refloat_proto::v1::identity_service_client::IdentityServiceClient;
 
-use super::{paths, say};
+use super::{again, paths, say};
 use crate::api::dial;
 use crate::config::Config;
 
-pub(super) fn pair(config: &Config) -> anyhow::Result<()> {
+pub(super) fn pair(config: &Config, named: Option<&Path>) -> anyhow::Result<()> {
     let socket = paths(config).agent_socket();
     super::runtime()?.block_on(async {
-        let silent =
-            || anyhow::anyhow!("the agent does not answer on {}\nNext: refloatd run --with-edge", socket.display());
+        let run = again(named, "run --with-edge");
+        let silent = || anyhow::anyhow!("the agent does not answer on {}\nNext: {run}", socket.display());
         let channel = dial::agent(&socket).await.map_err(|_| silent())?;
         let mut identity = IdentityServiceClient::new(channel);
         let answer = identity.create_pairing_code(CreatePairingCodeRequest {}).await;
