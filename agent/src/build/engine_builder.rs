@@ -24,6 +24,9 @@ use crate::cgroup::BuildCap;
 use crate::docker::{Engine, EngineError, Secrets};
 use crate::public::Publisher;
 
+/// Most names of variables without a value that are listed.
+const MAX_UNSET: usize = 4;
+
 /// What a builder needs.
 pub struct Parts {
     /// The container engine.
@@ -96,10 +99,11 @@ impl Builder for EngineBuilder {
         let begun = Instant::now();
         let (tree, plan) = self.plan(&job).await?;
         let digest = PlanDigest(plan.digest());
-        announce(&plan, &job, &progress).await;
+        let arguments = arguments(&plan, &job.build_env);
+        let unset = without_value(&plan, &arguments);
+        announce(&plan, unset.as_ref(), &job, &progress).await;
         require(&plan, &job.build_env)?;
 
-        let arguments = arguments(&plan, &job.build_env);
         let key = self.memos.key(&job.app, job.source, digest, &arguments);
         let known = self.still_there(self.memos.load(key), &plan).await?;
         let unchanged = known.is_some();
@@ -115,6 +119,7 @@ impl Builder for EngineBuilder {
             }
         };
         let mut built = self.finish(&plan, digest, &memo).await?;
+        built.notes.extend(unset);
         built.unchanged = unchanged;
         built.build_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(built)
@@ -214,10 +219,28 @@ fn require(plan: &Plan, env: &Secrets) -> Result<(), BuildError> {
     if names.is_empty() { Ok(()) } else { Err(BuildError::EnvMissing { names }) }
 }
 
-async fn announce(plan: &Plan, job: &BuildJob, progress: &mpsc::Sender<BuildProgress>) {
+/// What the build would publish and nobody has set. Many a page can do without; one that cannot is built without an error
+/// and stays white.
+fn without_value(plan: &Plan, arguments: &Secrets) -> Option<Note> {
+    let names: Vec<&str> =
+        plan.build_env.iter().map(String::as_str).filter(|name| !arguments.0.contains_key(*name)).collect();
+    let first = names.first()?;
+    let left = names.len().saturating_sub(MAX_UNSET);
+    let shown = names[..names.len() - left].join(", ");
+    let more = if left == 0 { String::new() } else { format!(" and {left} more") };
+    let text = format!(
+        "The build reads {shown}{more} and gets no value for {}. If the page stays white or misses its data, set what \
+         it needs: `refloat env set {first}=VALUE`, or all at once: `refloat env import .env`.",
+        if names.len() == 1 { "it" } else { "them" },
+    );
+    Some(Note { warn: false, text })
+}
+
+async fn announce(plan: &Plan, unset: Option<&Note>, job: &BuildJob, progress: &mpsc::Sender<BuildProgress>) {
     let processes = plan.processes.iter().map(describe).collect();
     let mut said = vec![BuildProgress::Plan { shape: plan.shape.clone(), processes }];
-    said.extend(plan.notes.iter().map(|note| BuildProgress::Note { warn: note.warn, text: note.text.clone() }));
+    let notes = plan.notes.iter().chain(unset);
+    said.extend(notes.map(|note| BuildProgress::Note { warn: note.warn, text: note.text.clone() }));
     if job.local_plan.is_some_and(|local| local != plan.digest()) {
         let text = "the server plans this project differently from your refloat, and the server's plan counts: \
                     one of the two is newer (compare `refloat version`)";

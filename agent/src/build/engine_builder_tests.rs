@@ -281,6 +281,22 @@ async fn a_variable_that_must_be_set_is_asked_for_before_anything_is_built() {
     assert!(host.build(job).await.is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn variables_of_the_build_that_nobody_has_set_are_named() {
+    let host = host(server("true"));
+    let named = |built: &Built| built.notes.iter().find(|note| note.text.contains("gets no value")).cloned();
+    let mut job = host.job("app");
+    let built = host.build(job.clone()).await.unwrap();
+    assert!(named(&built).unwrap().text.starts_with("The build reads VITE_A and gets no value for it."), "{built:?}");
+    job.build_env.0.insert("VITE_A".to_owned(), "1".to_owned());
+    assert_eq!(named(&host.build(job).await.unwrap()), None);
+
+    let mut plan = server("true");
+    plan.build_env = (0..6).map(|n| format!("VITE_{n}")).collect();
+    let text = without_value(&plan, &Secrets::default()).unwrap().text;
+    assert!(text.contains("VITE_0, VITE_1, VITE_2, VITE_3 and 2 more and gets no value for them"), "{text}");
+}
+
 #[test]
 fn arguments_are_the_listed_names_from_the_environment_or_else_the_source() {
     let env = Secrets([("VITE_A".into(), "set".into()), ("DATABASE_URL".into(), "secret".into())].into());
@@ -329,6 +345,7 @@ async fn what_a_build_says_arrives_in_order_plan_notes_steps_lines() {
     let host = host(server("echo hello"));
     let mut job = host.job("app");
     job.local_plan = Some([9; 32]);
+    job.build_env.0.insert("VITE_A".to_owned(), "1".to_owned());
     let (built, said) = host.say(job).await;
     assert_eq!(built.unwrap().notes, [Note { warn: true, text: "no lockfile".to_owned() }]);
     let processes = vec!["web: container for /".to_owned()];
