@@ -5,6 +5,7 @@ use std::error::Error as _;
 use refloat_model::Failure;
 use refloat_plan::tree::TreeError;
 
+use super::install::{self, Heard, Trouble};
 use crate::cas::CasError;
 use crate::cgroup::limits::Bytes;
 use crate::docker::EngineError;
@@ -44,6 +45,14 @@ pub enum BuildError {
         /// Its text.
         step: String,
         /// What it printed last.
+        lines: Vec<String>,
+    },
+    /// The packages of the app cannot be installed.
+    #[error("{trouble}")]
+    NotInstalled {
+        /// Why.
+        trouble: Trouble,
+        /// What was printed last.
         lines: Vec<String>,
     },
     /// It was killed for its memory.
@@ -119,7 +128,7 @@ impl BuildError {
         match self {
             Self::NotPlanned { .. } | Self::BadProcess { .. } => "NOT_PLANNED",
             Self::EnvMissing { .. } => "ENV_MISSING",
-            Self::Failed { .. } => "BUILD_FAILED",
+            Self::Failed { .. } | Self::NotInstalled { .. } => "BUILD_FAILED",
             Self::OutOfMemory { .. } => "BUILD_OUT_OF_MEMORY",
             Self::TimedOut { .. } => "BUILD_TIMED_OUT",
             Self::DiskFull { .. } => "DISK_FULL",
@@ -150,9 +159,10 @@ impl BuildError {
     #[must_use]
     pub fn lines(&self) -> &[String] {
         match self {
-            Self::Failed { lines, .. } | Self::OutOfMemory { lines, .. } | Self::NotPlanned { lines, .. } => {
-                &lines[lines.len().saturating_sub(MAX_LINES)..]
-            }
+            Self::Failed { lines, .. }
+            | Self::NotInstalled { lines, .. }
+            | Self::OutOfMemory { lines, .. }
+            | Self::NotPlanned { lines, .. } => &lines[lines.len().saturating_sub(MAX_LINES)..],
             _ => &[],
         }
     }
@@ -165,6 +175,7 @@ impl BuildError {
             Self::EnvMissing { names } => format!("refloat env set --no-deploy {}=VALUE", names.join("=VALUE ")),
             // Built elsewhere, the output is small and needs no memory here.
             Self::OutOfMemory { .. } => "refloat deploy --prebuilt DIR".to_owned(),
+            Self::NotInstalled { trouble, .. } => trouble.next_command(),
             Self::NotPlanned { .. } | Self::BadProcess { .. } => "refloat plan".to_owned(),
             Self::DiskFull { .. } => "docker system df".to_owned(),
             Self::Source(CasError::Tree(TreeError::LinkLeaves { .. })) => String::new(),
@@ -189,20 +200,45 @@ impl BuildError {
     }
 
     /// The engine's failure in our words. `cap_bytes` is the memory cap that held; `killed`, whether the kernel counted
-    /// a kill during the build.
-    pub(super) fn from_engine(error: EngineError, cap_bytes: Option<u64>, killed: bool) -> Self {
+    /// a kill during the build; `heard`, what the build said.
+    pub(super) fn from_engine(error: EngineError, cap_bytes: Option<u64>, killed: bool, heard: &Heard) -> Self {
         match error {
             EngineError::BuildFailed { step, lines, out_of_memory } => {
+                let is_chain = step.contains(CHAIN);
+                let step = heard.command().filter(|_| is_chain).map_or_else(|| short(&step), str::to_owned);
                 if out_of_memory || killed || lines.iter().any(|line| tells_heap(line)) {
-                    Self::OutOfMemory { step, lines, cap_bytes }
-                } else {
-                    Self::Failed { step, lines }
+                    return Self::OutOfMemory { step, lines, cap_bytes };
+                }
+                let lines = evidence(lines);
+                match heard.trouble() {
+                    Some(trouble) => Self::NotInstalled { trouble, lines },
+                    None => Self::Failed { step, lines },
                 }
             }
             EngineError::Cancelled => Self::Cancelled,
             other => Self::Engine(other),
         }
     }
+}
+
+/// What stands between the commands of a chain in a generated build.
+const CHAIN: &str = " || {";
+
+/// A step as a person would type it: without mounts, and without what is only tried when its command fails.
+pub(super) fn short(step: &str) -> String {
+    let Some((stage, command)) = step.split_once("RUN ") else { return step.to_owned() };
+    let command = command.split(CHAIN).next().unwrap_or(command);
+    let words: Vec<&str> = command.split_whitespace().skip_while(|word| word.starts_with("--")).collect();
+    format!("{stage}RUN {}", words.join(" "))
+}
+
+/// The lines that tell something. The engine's last word repeats the step as it stands in the Dockerfile.
+fn evidence(lines: Vec<String>) -> Vec<String> {
+    let end = |line: String| match line.split_once("did not complete successfully: ") {
+        Some((process, how)) if process.starts_with("process \"") => format!("it ended with {how}"),
+        _ => line,
+    };
+    lines.into_iter().filter(|line| !install::is_noise(line)).map(end).collect()
 }
 
 /// V8 gives up at a limit of its own, which it derives from the memory that it sees: no kill, but the same cause.
@@ -222,7 +258,7 @@ mod tests {
     fn a_build_without_memory_says_the_cap_and_points_to_prebuilt_output() {
         let heap = "FATAL ERROR: Reached heap limit Allocation failed - JavaScript heap out of memory";
         for (error, killed) in [(failed(true, ""), false), (failed(false, ""), true), (failed(false, heap), false)] {
-            let error = BuildError::from_engine(error, Some(576 << 20), killed);
+            let error = BuildError::from_engine(error, Some(576 << 20), killed, &Heard::default());
             assert_eq!(
                 error.message(),
                 "the build needs more memory than it may use (576 MiB on this server): it was stopped at [3/5] RUN npm run build"
@@ -231,9 +267,47 @@ mod tests {
             assert_eq!(error.reason(), "BUILD_OUT_OF_MEMORY");
         }
         assert!(matches!(
-            BuildError::from_engine(failed(false, "error TS2304"), None, false),
+            BuildError::from_engine(failed(false, "error TS2304"), None, false, &Heard::default()),
             BuildError::Failed { .. }
         ));
+    }
+
+    const CHAINED: &str = "[build 2/4] RUN --mount=type=cache,target=/root/.npm npm ci  || { grep -rqs 'code EUSAGE' /tmp/npm-logs && npm install; }";
+
+    fn told(said: &[&str], lines: &[&str]) -> Failure {
+        let mut heard = Heard::default();
+        said.iter().for_each(|line| heard.take(line));
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        let error = EngineError::BuildFailed { step: CHAINED.into(), lines, out_of_memory: false };
+        BuildError::from_engine(error, None, false, &heard).failure()
+    }
+
+    #[test]
+    fn a_package_that_is_not_there_is_one_sentence_with_a_command() {
+        let said = [
+            "npm error code E404",
+            "npm error 404 Not Found - GET https://registry.npmjs.org/left/-/left-4.2.0.tgz",
+            "npm error 404  'left@https://registry.npmjs.org/left/-/left-4.2.0.tgz' is not in this registry.",
+        ];
+        let failure = told(&said, &["npm warn deprecated right@1.0.0", "npm error", said[0]]);
+        assert_eq!(
+            failure.message,
+            "registry.npmjs.org has no left@4.2.0, which the app's own package.json or lockfile asks for: it was \
+             withdrawn, or is private. Remove it or take another one, then deploy again"
+        );
+        assert_eq!((failure.reason.as_str(), failure.next_command.as_str()), ("BUILD_FAILED", "npm uninstall left"));
+        assert_eq!(failure.lines, ["npm error code E404"]);
+    }
+
+    #[test]
+    fn a_step_that_failed_is_told_as_its_command_and_not_as_the_line_of_a_dockerfile() {
+        let ended = format!("process \"/bin/sh -c {CHAINED}\" did not complete successfully: exit code: 1");
+        let failure = told(&[], &["gyp failed", &ended]);
+        assert_eq!(failure.message, "the build failed at [build 2/4] RUN npm ci");
+        assert_eq!(failure.lines, ["gyp failed", "it ended with exit code: 1"]);
+        let second = told(&["refloat: that install failed; now trying: npm install"], &[]);
+        assert_eq!(second.message, "the build failed at npm install");
+        assert_eq!(short("[2/5] COPY --from=x a || { b"), "[2/5] COPY --from=x a || { b");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod engine_builder;
 pub mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake;
+pub mod install;
 pub mod memo;
 pub mod planner;
 pub mod processes;

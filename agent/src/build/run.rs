@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::builder::{BuildJob, BuildProgress};
 use super::engine_builder::{EngineBuilder, blocking, lost};
-use super::error::BuildError;
+use super::error::{BuildError, short};
+use super::install::Heard;
 use super::memo::{Artifact, Made, Memo};
 use crate::cas::context::{DOCKERFILE, write_context};
 use crate::cas::{ContextSpec, StoredTree};
@@ -119,7 +120,7 @@ impl Run<'_> {
             cgroup_parent: cap.and_then(CapStatus::parent).map(str::to_owned),
         };
         let (sender, receiver) = mpsc::channel(PROGRESS_BACKLOG);
-        let (built, ran) =
+        let (built, (ran, heard)) =
             tokio::join!(parts.engine.build(request, sender, stop.clone()), self.forward(receiver, step));
         if ran && cap.is_some_and(|status| status.parent().is_some()) && !parts.cap.was_used() {
             let text = "this build was NOT capped: Docker ran it outside of the group that it was told".to_owned();
@@ -127,7 +128,7 @@ impl Run<'_> {
         }
         built.map_err(|error| {
             let killed = parts.cap.kills().zip(kills_before).is_some_and(|(after, before)| after > before);
-            BuildError::from_engine(error, cap.and_then(CapStatus::memory_bytes), killed)
+            BuildError::from_engine(error, cap.and_then(CapStatus::memory_bytes), killed, &heard)
         })
     }
 
@@ -160,21 +161,26 @@ impl Run<'_> {
         }
     }
 
-    /// Hands on what the engine says. Answers whether a command was run, and not taken from the cache.
-    async fn forward(&self, mut receiver: mpsc::Receiver<BuildOutput>, step: &Step) -> bool {
-        let mut ran = false;
+    /// Hands on what the engine says. Answers whether a command was run, and not taken from the cache, and what was
+    /// heard of installs.
+    async fn forward(&self, mut receiver: mpsc::Receiver<BuildOutput>, step: &Step) -> (bool, Heard) {
+        let (mut ran, mut heard) = (false, Heard::default());
         while let Some(output) = receiver.recv().await {
             let progress = match output {
                 BuildOutput::Step { text, done, total, cached } => {
-                    step.set(&text);
                     ran |= !cached && text.contains("] RUN ");
+                    let text = short(&text);
+                    step.set(&text);
                     BuildProgress::Step { text, done, total, cached }
                 }
-                BuildOutput::Line(line) => BuildProgress::Line(line),
+                BuildOutput::Line(line) => {
+                    heard.take(&line);
+                    BuildProgress::Line(line)
+                }
             };
             self.say(progress).await;
         }
-        ran
+        (ran, heard)
     }
 
     fn publish_error(&self, error: PublishError) -> BuildError {
