@@ -11,6 +11,8 @@ use crate::span::{micros, millis, span};
 
 /// Most lines of evidence that are shown.
 const MAX_LINES: usize = 20;
+/// A rollback from it says that nothing is before it.
+const FIRST_RELEASE: u32 = 1;
 
 /// What was asked for.
 #[derive(Debug, Clone, Default)]
@@ -111,7 +113,7 @@ fn live(asked: &Asked, outcome: &Outcome, here: Option<&Here>, took: Duration) -
     told.messages(Tone::Dim, instead(here))
         .messages(Tone::Plain, more_addresses(outcome))
         .messages(Tone::Warn, downtimes(outcome))
-        .message(Tone::Plain, emergency(asked, outcome))
+        .messages(Tone::Plain, emergency(asked, outcome))
 }
 
 fn live_line(outcome: &Outcome, here: Option<&Here>) -> String {
@@ -180,17 +182,20 @@ fn timing(outcome: &Outcome, took: Duration) -> String {
     }
 }
 
-/// The line for an emergency, as it is typed from anywhere.
-fn emergency(asked: &Asked, outcome: &Outcome) -> String {
+/// The line for an emergency, as it is typed from anywhere. The first release has nothing to go back to.
+fn emergency(asked: &Asked, outcome: &Outcome) -> Option<String> {
+    if outcome.serving <= FIRST_RELEASE {
+        return None;
+    }
     let command = match outcome.emergency.as_str() {
         "" => format!("refloat rollback {}", asked.app),
         command => clean(command),
     };
-    match &asked.host {
+    Some(match &asked.host {
         _ if command.starts_with("ssh ") => format!("If it breaks: {command}"),
         Some(host) => format!("If it breaks: ssh root@{host} {command}"),
         None => format!("If it breaks: {command}"),
-    }
+    })
 }
 
 fn unverified(asked: &Asked, outcome: &Outcome, here: Option<&Here>) -> Told {
@@ -198,7 +203,7 @@ fn unverified(asked: &Asked, outcome: &Outcome, here: Option<&Here>) -> Told {
     let told = Told::new(Exit::Unverified).result(Tone::Warn, line).messages(Tone::Dim, instead(here));
     problem(told, outcome.problem.as_ref())
         .messages(Tone::Warn, downtimes(outcome))
-        .message(Tone::Plain, emergency(asked, outcome))
+        .messages(Tone::Plain, emergency(asked, outcome))
 }
 
 fn not_yet_served(outcome: &Outcome) -> Told {

@@ -132,7 +132,9 @@ pub enum Denial {
     #[error("{}", nowhere(*.0))]
     Nowhere(NoTarget),
     /// Two apps without a domain.
-    #[error("{first} already answers every address of this server, so {second} needs a domain of its own")]
+    #[error(
+        "{first} already answers every address of this server, so {second} needs a domain of its own: a name that points to this server"
+    )]
     NeedsDomain {
         /// The app without a domain that is there.
         first: AppName,
