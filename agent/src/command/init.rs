@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{again, paths, say};
+use super::{paths, say, start};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
 use crate::durable;
@@ -18,6 +18,8 @@ use crate::store::ProbeWith;
 /// The state's root may be walked through: the edge, another user, has folders of its own in it. All others are closed.
 const ROOT_MODE: u32 = 0o711;
 const PRIVATE_MODE: u32 = 0o700;
+/// The edge reads what it serves; its unit names the folder, so it is there before the edge starts.
+const PUBLIC_MODE: u32 = 0o755;
 
 pub(super) fn init(config: &Config, named: Option<&Path>) -> anyhow::Result<()> {
     let paths = paths(config);
@@ -46,14 +48,14 @@ pub(super) fn init(config: &Config, named: Option<&Path>) -> anyhow::Result<()> 
     say(&format!("  sealed values          {}", paths.sealed().display()));
     say(&format!("  host                   {host_id}  (label dev.refloat.host of its containers)"));
     say("");
-    say(&format!("Next: {}", again(named, "run --with-edge")));
+    say(&format!("Next: {}", start(named)));
     Ok(())
 }
 
 fn make_folders(paths: &Paths) -> anyhow::Result<()> {
     let private = [paths.pki(), paths.ledger(), paths.store(), paths.cas(), paths.sealed(), paths.logs()];
-    let roots = [(paths.state.clone(), ROOT_MODE), (paths.run.clone(), ROOT_MODE)];
-    let all = roots.into_iter().chain(private.map(|folder| (folder, PRIVATE_MODE)));
+    let open = [(paths.state.clone(), ROOT_MODE), (paths.run.clone(), ROOT_MODE), (paths.public(), PUBLIC_MODE)];
+    let all = open.into_iter().chain(private.map(|folder| (folder, PRIVATE_MODE)));
     for (folder, mode) in all {
         durable::make_dir(&folder, mode).with_context(|| format!("{} cannot be made", folder.display()))?;
     }

@@ -21,6 +21,8 @@ use crate::wiring::Wrap;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const WRONG_ARGUMENTS: u8 = 2;
+/// Where systemd looks for the units of a server.
+const UNIT_FOLDERS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// The agent of Refloat: runs on the server, deploys apps and switches traffic to them.
 #[derive(Debug, Parser)]
@@ -119,6 +121,15 @@ fn again(named: Option<&Path>, verb: &str) -> String {
         Some(file) => format!("refloatd --config {} {verb}", file.display()),
         None => format!("refloatd {verb}"),
     }
+}
+
+/// How the agent is started here: by its unit where there is one, unless another configuration was named.
+fn start(named: Option<&Path>) -> String {
+    let unit = UNIT_FOLDERS.iter().any(|folder| Path::new(folder).join("refloatd.service").exists());
+    if unit && named.is_none() {
+        return "systemctl enable --now refloat-edge refloatd".to_owned();
+    }
+    again(named, "run --with-edge")
 }
 
 /// A line for whoever typed the command. A closed standard output ends nothing.

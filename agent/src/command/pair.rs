@@ -5,15 +5,14 @@ use std::path::Path;
 use refloat_proto::v1::CreatePairingCodeRequest;
 use refloat_proto::v1::identity_service_client::IdentityServiceClient;
 
-use super::{again, paths, say};
+use super::{paths, say, start};
 use crate::api::dial;
 use crate::config::Config;
 
 pub(super) fn pair(config: &Config, named: Option<&Path>) -> anyhow::Result<()> {
     let socket = paths(config).agent_socket();
     super::runtime()?.block_on(async {
-        let run = again(named, "run --with-edge");
-        let silent = || anyhow::anyhow!("the agent does not answer on {}\nNext: {run}", socket.display());
+        let silent = || anyhow::anyhow!("the agent does not answer on {}\nNext: {}", socket.display(), start(named));
         let channel = dial::agent(&socket).await.map_err(|_| silent())?;
         let mut identity = IdentityServiceClient::new(channel);
         let answer = identity.create_pairing_code(CreatePairingCodeRequest {}).await;
