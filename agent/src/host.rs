@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::Path;
 
 /// MTU where none can be found: Ethernet's.
 const DEFAULT_MTU: u16 = 1_500;
@@ -38,12 +39,23 @@ pub fn address() -> IpAddr {
 }
 
 /// Memory of the host in bytes; 1 GiB when the kernel does not say.
+///
+/// A server that is a container itself shows the memory of the machine below in `/proc/meminfo`; what it may use is the
+/// limit of the control group that it sees as the root. `cgroup` is where groups are mounted.
 #[must_use]
-pub fn memory_bytes() -> u64 {
+pub fn memory_bytes(cgroup: &Path) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok());
-    kib.map_or(1 << 30, |kib| kib.saturating_mul(1_024))
+    let whole = kib.map_or(1 << 30, |kib| kib.saturating_mul(1_024));
+    root_limit_bytes(cgroup).map_or(whole, |limit| limit.min(whole))
+}
+
+/// The memory limit of the root group. On a machine of its own there is none: version 2 has no such file there, version 1
+/// a number beyond any memory.
+fn root_limit_bytes(cgroup: &Path) -> Option<u64> {
+    let files = ["memory.max", "memory/memory.limit_in_bytes"];
+    files.iter().find_map(|file| fs::read_to_string(cgroup.join(file)).ok()?.trim().parse().ok())
 }
 
 /// Processor cores that this process may use.
@@ -70,5 +82,24 @@ mod tests {
         assert_eq!(default_link(table), Some("eth0"));
         assert_eq!(default_link("Iface\tDestination\n"), None);
         assert_eq!(default_link("x\n../../x 00000000 0\n"), None);
+    }
+
+    #[test]
+    fn a_server_that_is_a_container_has_the_memory_of_its_root_group() {
+        let root = tempfile::tempdir().unwrap();
+        let whole = memory_bytes(root.path());
+        assert!(whole > 64 << 20, "{whole}");
+        fs::write(root.path().join("memory.max"), "max\n").unwrap();
+        assert_eq!(memory_bytes(root.path()), whole);
+        fs::write(root.path().join("memory.max"), "33554432\n").unwrap();
+        assert_eq!(memory_bytes(root.path()), 32 << 20, "version 2");
+
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("memory")).unwrap();
+        let limit = root.path().join("memory/memory.limit_in_bytes");
+        fs::write(&limit, "9223372036854771712\n").unwrap();
+        assert_eq!(memory_bytes(root.path()), whole, "version 1 writes no limit as a number");
+        fs::write(&limit, "33554432\n").unwrap();
+        assert_eq!(memory_bytes(root.path()), 32 << 20, "version 1");
     }
 }

@@ -13,7 +13,7 @@ use crate::app_logs::AppLogs;
 use crate::build::space::Disks;
 use crate::build::{EngineBuilder, MakeRoom, Parts as BuildParts, Settings as BuildSettings, SourcePlanner};
 use crate::cgroup::limits::Limits;
-use crate::cgroup::{BuildCap, choose};
+use crate::cgroup::{BuildCap, Wanted, choose};
 use crate::config::Config;
 use crate::daemon::Parts;
 use crate::deploy::fetch::HttpFetch;
@@ -166,14 +166,16 @@ fn group(parts: &Parts) -> String {
     format!("refloat-build-{id}")
 }
 
-fn limits(config: &Config) -> Limits {
-    let (total, cores) = (host::memory_bytes(), host::cores());
+fn limits(config: &Config) -> Wanted {
+    let (total, cores) = (host::memory_bytes(Path::new(CGROUP_ROOT)), host::cores());
     let spare = Limits::for_host(total, cores);
-    Limits {
-        memory_bytes: config.build.memory_mib.map_or(spare.memory_bytes, |mib| u64::from(mib) << 20),
-        cpu_millis: config.build.cpu_millis.unwrap_or(spare.cpu_millis),
+    let (memory_mib, cpu_millis) = (config.build.memory_mib, config.build.cpu_millis);
+    let limits = Limits {
+        memory_bytes: memory_mib.map_or(spare.memory_bytes, |mib| u64::from(mib) << 20),
+        cpu_millis: cpu_millis.unwrap_or(spare.cpu_millis),
         ..spare
-    }
+    };
+    if memory_mib.or(cpu_millis).is_some() { Wanted::Configured(limits) } else { Wanted::Spare(limits) }
 }
 
 struct KeptOutput(Arc<AppLogs>);

@@ -13,7 +13,7 @@ use refloat_agent::build::{
     SourcePlanner,
 };
 use refloat_agent::cas::{Cas, Intake, StoredTree};
-use refloat_agent::cgroup::{BuildCap, CapStatus, Limits, choose};
+use refloat_agent::cgroup::{BuildCap, CapStatus, Limits, Wanted, choose};
 use refloat_agent::docker::{DockerEngine, Engine, EngineInfo, Secrets};
 use refloat_agent::public::Publication;
 use refloat_model::{AppName, SourceDigest};
@@ -52,7 +52,7 @@ impl Group {
     }
 
     fn cap(&self, limits: Limits) -> Arc<dyn BuildCap> {
-        Arc::from(choose(&self.info, Path::new(CGROUPS), &self.name, limits))
+        Arc::from(choose(&self.info, Path::new(CGROUPS), &self.name, Wanted::Spare(limits)))
     }
 
     fn path(&self, controller: &str) -> PathBuf {

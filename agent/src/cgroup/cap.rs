@@ -122,10 +122,20 @@ impl fmt::Display for CapStatus {
     }
 }
 
+/// Where the limits come from that are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// What the server can spare. The package's slice goes before it, where it is active.
+    Spare(Limits),
+    /// What its owner wrote into the agent's configuration: it counts, whatever the slice says.
+    Configured(Limits),
+}
+
 /// The implementation for an engine. `root` is where control groups are mounted, `/sys/fs/cgroup`; `name` is the
 /// group's, a label such as `refloat-build`, its own for each agent on a host.
 #[must_use]
-pub fn choose(info: &EngineInfo, root: &Path, name: &str, limits: Limits) -> Box<dyn BuildCap> {
+pub fn choose(info: &EngineInfo, root: &Path, name: &str, wanted: Wanted) -> Box<dyn BuildCap> {
+    let (Wanted::Spare(limits) | Wanted::Configured(limits)) = wanted;
     let own: Box<dyn BuildCap> = match info.cgroup_version {
         1 => Box::new(v1::Groups::new(root, name, limits)),
         2 => Box::new(v2::Group::new(root, name, limits)),
@@ -134,13 +144,13 @@ pub fn choose(info: &EngineInfo, root: &Path, name: &str, limits: Limits) -> Box
             return Box::new(Unknown { why });
         }
     };
-    match info.cgroup_driver.as_str() {
-        "cgroupfs" => own,
-        "systemd" => {
+    match (info.cgroup_driver.as_str(), wanted) {
+        ("cgroupfs", _) | ("systemd", Wanted::Configured(_)) => own,
+        ("systemd", Wanted::Spare(_)) => {
             let (root, path) = (root.to_owned(), slice_path(name));
             Box::new(Slice { root, path, is_v1: info.cgroup_version == 1, own })
         }
-        driver => {
+        (driver, _) => {
             Box::new(Unknown { why: format!("Docker's cgroup driver is {driver:?}, which Refloat does not know") })
         }
     }
@@ -240,15 +250,14 @@ mod tests {
         }
     }
 
-    fn limits() -> Limits {
-        Limits { memory_bytes: 1_536 << 20, cpu_millis: 1_500, pids: 1_024 }
-    }
+    const LIMITS: Limits = Limits { memory_bytes: 1_536 << 20, cpu_millis: 1_500, pids: 1_024 };
+    const SPARE: Wanted = Wanted::Spare(LIMITS);
 
     #[test]
     fn an_engine_that_is_not_known_is_said_to_be_uncapped() {
         let root = tempfile::tempdir().unwrap();
         for (driver, version) in [("none", 2), ("cgroupfs", 3), ("", 0)] {
-            let status = choose(&info(driver, version), root.path(), "refloat-build", limits()).apply();
+            let status = choose(&info(driver, version), root.path(), "refloat-build", SPARE).apply();
             assert!(status.to_string().starts_with("builds are NOT capped: "), "{status}");
             assert_eq!(status.parent(), None);
         }
@@ -257,7 +266,7 @@ mod tests {
     #[test]
     fn without_the_packages_slice_a_group_of_our_own_does() {
         let root = tempfile::tempdir().unwrap();
-        let cap = choose(&info("systemd", 2), root.path(), "refloat-build", limits());
+        let cap = choose(&info("systemd", 2), root.path(), "refloat-build", SPARE);
         let status = cap.apply();
         assert_eq!(status.parent(), Some("/refloat-build"));
         assert_eq!(status.to_string(), "builds are capped at 1.5 GiB memory, 1.5 CPUs, 1024 processes (cgroup v2)");
@@ -285,12 +294,14 @@ mod tests {
         std::fs::write(group.join("cpu.max"), "max 100000\n").unwrap();
         std::fs::write(group.join("pids.max"), "1024\n").unwrap();
         std::fs::write(group.join("memory.events"), "low 0\nhigh 0\nmax 9\noom 2\noom_kill 3\n").unwrap();
-        let cap = choose(&info("systemd", 2), root.path(), "refloat-build", limits());
+        let cap = choose(&info("systemd", 2), root.path(), "refloat-build", SPARE);
         let status = cap.apply();
         assert_eq!(status.parent(), Some("/refloat.slice/refloat-build.slice"));
         let sentence =
             "builds are capped at 1.5 GiB memory, 1024 processes (systemd slice); NOT capped: processor time";
         assert_eq!(status.to_string(), sentence);
+        let configured = choose(&info("systemd", 2), root.path(), "refloat-build", Wanted::Configured(LIMITS));
+        assert_eq!(configured.apply().parent(), Some("/refloat-build"), "what was configured goes before the slice");
         assert_eq!(cap.kills(), Some(3));
         assert!(!cap.was_used());
         std::fs::create_dir(group.join("buildkit")).unwrap();

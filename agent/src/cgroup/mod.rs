@@ -7,7 +7,7 @@
 //! ```text
 //! cgroup v1   /sys/fs/cgroup/{memory,cpu,pids}/refloat-build   made and written by the agent
 //! cgroup v2   /sys/fs/cgroup/refloat-build                     made and written by the agent
-//! systemd     refloat.slice/refloat-build.slice, 1 or 2        from the package, where it is active: only read
+//! systemd     refloat.slice/refloat-build.slice, 1 or 2        from the package, where it is active and nothing is configured: only read
 //! ```
 //!
 //! What [`BuildCap::apply`] answers was read back from the kernel, never taken from what was written, and
@@ -21,5 +21,5 @@ pub mod limits;
 pub mod v1;
 pub mod v2;
 
-pub use cap::{BuildCap, CapStatus, choose};
+pub use cap::{BuildCap, CapStatus, Wanted, choose};
 pub use limits::Limits;
