@@ -235,10 +235,14 @@ impl Survey {
             problems.push(problem("EDGE_UNREACHABLE", status::sentence(why), fine, "journalctl -u refloatd -n 50"));
         }
         if self.engine.as_ref().is_ok_and(|info| !info.live_restore) {
-            let message = "Docker's live-restore is off: a restart of Docker stops every app.".to_owned();
-            problems.push(problem("NO_LIVE_RESTORE", message, "", ""));
+            let message = "Docker's live-restore is off: a restart of Docker stops every app. To turn it on, set \
+                 \"live-restore\": true in /etc/docker/daemon.json, then reload Docker."
+                .to_owned();
+            problems.push(problem("NO_LIVE_RESTORE", message, "", "systemctl reload docker"));
         }
         match &self.edge {
+            // Before the first commit there is no table to serve.
+            Ok(edge) if edge.active.number == 0 && self.table.generation.number == 0 => {}
             Ok(edge) if edge.active != self.table.generation => {
                 let message = format!("The edge serves table {}, committed is {}.", edge.active, self.table.generation);
                 problems.push(problem("EDGE_BEHIND", message, "It is told again until it follows.", "refloat status"));

@@ -54,6 +54,14 @@ async fn status_answers_when_docker_and_the_edge_do_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_of_a_server_that_never_had_a_deployment_names_no_problem() {
+    let agent = Agent::start().await;
+    let host = get_status(&agent).await.host.unwrap();
+    assert!(host.engine_reachable && host.edge_reachable);
+    assert_eq!(host.problems, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_says_what_should_run_and_does_not() {
     let (agent, _) = with_shop().await;
     let said = get_status(&agent).await;
