@@ -5,7 +5,7 @@
 //! a thread of its own writes to it from a bounded queue, and what does not fit is counted and said later.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -169,9 +169,12 @@ fn entry<S: Subscriber + for<'a> LookupSpan<'a>>(event: &Event<'_>, context: &Co
     event.record(&mut fields);
     fields.0.retain(|name, _| !name.starts_with("log."));
     let mut text = fields.0.remove("message").unwrap_or_default();
-    // Whoever reads only the messages wants the cause as well.
+    // Whoever reads only the messages wants to know of what, and the cause.
+    for (name, value) in fields.0.iter().filter(|(name, _)| **name != "error") {
+        let _ = write!(text, " {name}={value}");
+    }
     if let Some(error) = fields.0.get("error") {
-        text = format!("{text}: {error}");
+        let _ = write!(text, ": {error}");
     }
     Entry { level: level(*metadata.level()), target: event.metadata().target(), text, fields }
 }
@@ -230,7 +233,10 @@ mod tests {
             tracing::warn!(release = 4, error = &error as &dyn std::error::Error, "it failed");
         });
         let entry = &entries[0];
-        assert_eq!((entry.level, entry.text.as_str()), (log::Level::Warn, "it failed: outside: the cause"));
+        assert_eq!(
+            (entry.level, entry.text.as_str()),
+            (log::Level::Warn, "it failed app=shop release=4 step=gating: outside: the cause")
+        );
         let get = |name| entry.fields.0.get(name).map(String::as_str);
         assert_eq!((get("app"), get("release"), get("step")), (Some("shop"), Some("4"), Some("gating")));
     }
