@@ -31,6 +31,8 @@ pub const MAX_LINGER_BYTES: usize = 1024 * 1024;
 pub const MAX_CONNECTIONS: usize = 20_000;
 /// Length of the kernel's queue of connections that are not accepted yet.
 pub const ACCEPT_BACKLOG: u32 = 1_024;
+/// How many leading bits the addresses of an app's network share: the agent gives every app a /26.
+pub const APP_NETWORK_BITS: u32 = 26;
 /// Most idle connections kept to one instance.
 pub const MAX_IDLE_PER_INSTANCE: usize = 256;
 /// Most requests of one app that wait while it is held.

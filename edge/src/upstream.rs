@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::body::Source;
 use crate::inflight::{Counter, Counters};
-use crate::limits::{MAX_IDLE_PER_INSTANCE, UPSTREAM_IDLE, UPSTREAM_IDLE_UNREPEATABLE};
+use crate::limits::{APP_NETWORK_BITS, MAX_IDLE_PER_INSTANCE, UPSTREAM_IDLE, UPSTREAM_IDLE_UNREPEATABLE};
 
 /// A connection to an instance.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ impl Link {
         let read = self.source.io().try_read(&mut byte);
         self.source.buffer.is_empty() && matches!(read, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
     }
+}
+
+/// Whether a connection from this address stays on the link of the instance. The engine makes an app's network some time
+/// after a boot; until then its addresses follow the default route, and whoever answers there must see no request.
+fn is_beside(local: SocketAddr, instance: Ipv4Addr) -> bool {
+    let IpAddr::V4(local) = local.ip() else { return false };
+    let network = |address: Ipv4Addr| u32::from(address) >> (u32::BITS - APP_NETWORK_BITS);
+    instance.is_loopback() || network(local) == network(instance)
 }
 
 #[derive(Debug)]
@@ -85,11 +93,14 @@ impl Upstream {
     /// A new connection.
     ///
     /// # Errors
-    /// When the instance does not accept it in time.
+    /// When the instance does not accept it in time, or when it would be somebody beyond this host who did.
     pub async fn connect(&self, within: Duration) -> io::Result<Link> {
         let stream = tokio::time::timeout(within, TcpStream::connect(self.address))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        if !is_beside(stream.local_addr()?, *self.address.ip()) {
+            return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, "its network is not there (yet)"));
+        }
         stream.set_nodelay(true)?;
         let (read, sink) = stream.into_split();
         Ok(Link { source: Source::new(read), sink, reused: false })
@@ -144,5 +155,26 @@ impl Upstreams {
             known.values().filter_map(Weak::upgrade).collect()
         };
         known.iter().for_each(|upstream| upstream.sweep());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_would_leave_the_host_is_not_used() {
+        for (local, instance, used) in [
+            ("10.201.0.65:40000", "10.201.0.68", true),
+            ("10.201.0.127:40000", "10.201.0.68", true),
+            ("10.201.0.129:40000", "10.201.0.68", false),
+            ("192.0.2.10:40000", "10.201.0.68", false),
+            ("127.0.0.1:40000", "127.0.0.1", true),
+            ("127.0.0.1:40000", "127.1.0.9", true),
+            ("[::1]:40000", "10.201.0.68", false),
+        ] {
+            let found = is_beside(local.parse().unwrap(), instance.parse().unwrap());
+            assert_eq!(found, used, "from {local} to {instance}");
+        }
     }
 }
