@@ -73,7 +73,8 @@ impl Target {
         }
         match home.server(name)? {
             Some(server) => Ok(Self::Paired(server)),
-            None if socket.is_none() && Path::new(unix::AGENT_SOCKET).exists() => {
+            // The folder stays when the agent is down: then that is what is told, not that this device is not paired.
+            None if socket.is_none() && Path::new(unix::AGENT_SOCKET).parent().is_some_and(Path::exists) => {
                 Ok(Self::Socket(unix::AGENT_SOCKET.into()))
             }
             None => Err(unpaired()),
