@@ -14,6 +14,8 @@ use tokio::net::{TcpStream, lookup_host};
 use crate::failure::chain;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// A resolver that does not answer must not hold up the news that the release is live.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 const HTTP_PORT: u16 = 80;
 const FIRST_FAILING_STATUS: u16 = 500;
 
@@ -97,10 +99,14 @@ async fn way(uri: &Uri, server: Option<&str>) -> Way {
     let Some(server) = server else { return Way { host, port, instead: None } };
     let because = if means_own_host(&host) && !means_own_host(server) {
         "which is the server's own name for itself"
-    } else if lookup_host((host.as_str(), port)).await.is_err() {
-        "whose name is not known here yet"
     } else {
-        return Way { host, port, instead: None };
+        let found = lookup_host((host.as_str(), port));
+        let found = tokio::time::timeout(LOOKUP_TIMEOUT, found).await.map(|known| known.is_ok());
+        match found {
+            Ok(true) => return Way { host, port, instead: None },
+            Ok(false) => "whose name is not known here yet",
+            Err(_) => "whose name could not be looked up in time",
+        }
     };
     Way { host: server.to_owned(), port, instead: Some(format!("through {server} instead of {host}, {because}")) }
 }
