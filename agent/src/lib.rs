@@ -25,7 +25,6 @@ pub mod identity;
 pub mod journal;
 pub mod ledger;
 pub mod logging;
-pub mod notify;
 pub mod paths;
 pub mod probe;
 pub mod public;

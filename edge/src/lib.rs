@@ -19,7 +19,6 @@ pub mod hold;
 pub mod inflight;
 pub mod limits;
 pub mod listener;
-pub mod notify;
 pub mod page;
 pub mod proxy;
 pub mod reply;

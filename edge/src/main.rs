@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use refloat_edge::{Args, Config, Edge, notify};
+use refloat_edge::{Args, Config, Edge};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -74,7 +74,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let edge = Edge::start(config).await.context("the edge cannot start")?;
-    if let Err(error) = notify::ready() {
+    // Elsewhere than under systemd it does nothing.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!(%error, "systemd could not be told that the edge is ready");
     }
     loop {

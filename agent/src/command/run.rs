@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::{again, paths, say};
 use crate::config::Config;
 use crate::daemon::{self, Daemon};
+use crate::logging;
 use crate::wiring::Wrap;
-use crate::{logging, notify};
 
 pub(super) fn run(config: Config, named: Option<&Path>, with_edge: bool, wrap: Wrap) -> anyhow::Result<()> {
     let paths = paths(&config);
@@ -24,7 +24,8 @@ pub(super) fn run(config: Config, named: Option<&Path>, with_edge: bool, wrap: W
         let end = end_on_signal()?;
         let daemon = Daemon::start(config, paths, with_edge, wrap).await?;
         announce(&daemon, named);
-        if let Err(error) = notify::ready() {
+        // Elsewhere than under systemd it does nothing.
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
             tracing::warn!(%error, "systemd could not be told that the agent is ready");
         }
         daemon.run(end).await
