@@ -15,7 +15,9 @@ use refloat_model::{Entry, Epoch, Event};
 const NOW_MS: u64 = 1_700_000_000_000;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    // Asked when it runs: clones that share a target folder share the compiled test.
+    let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests");
+    Path::new(&crate_folder).join("tests/fixtures").join(name)
 }
 
 /// A copy, because opening takes the lock.

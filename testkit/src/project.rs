@@ -18,7 +18,7 @@ impl Project {
     /// When there is no such example.
     #[must_use]
     pub fn example(name: &str) -> Self {
-        Self::copy_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name), name)
+        Self::copy_of(&examples().join(name), name)
     }
 
     /// A copy of any folder, under a name of its own.
@@ -85,6 +85,15 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| next()).collect();
     bytes.truncate(length);
     bytes
+}
+
+/// Where the examples lie: beside the crate whose tests cargo runs, else below the current folder. Asked when it runs, because
+/// clones that share a target folder share the programs in it.
+fn examples() -> PathBuf {
+    match std::env::var_os("CARGO_MANIFEST_DIR") {
+        Some(crate_folder) => Path::new(&crate_folder).join("../examples"),
+        None => PathBuf::from("examples"),
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
