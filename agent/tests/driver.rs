@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use refloat_agent::deploy::request::Ask;
 use refloat_agent::deploy::update::Update;
-use refloat_agent::docker::fake::{Behaviour, Call};
-use refloat_agent::docker::{Engine, RunState, Secrets};
-use refloat_agent::journal::Journal;
-use refloat_model::{AppName, HostName, InstanceName, Outcome, ReleaseNumber};
+use refloat_agent::docker::fake::{Behaviour, Call, Fault};
+use refloat_agent::docker::{Engine, EngineError, RunState, Secrets};
+use refloat_agent::journal::{Fault as JournalFault, Journal};
+use refloat_model::{AppName, Event, HostName, InstanceName, Outcome, ReleaseNumber};
 use world::{Agent, HOST, Shape, World, app, deploy, report, rollback};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -105,6 +105,94 @@ async fn a_rollback_never_lands_on_what_was_rolled_back_from() {
     let third = world.source(3, Shape::good());
     agent.deploy(&shop, third).await;
     assert_eq!(agent.rollback(&shop).await.serving, Some(r(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_passes_over_what_was_rolled_back_from_though_it_came_first() {
+    let (world, agent, shop) = two_releases().await;
+    let third = world.source(3, Shape::good());
+    agent.deploy(&shop, third).await;
+    agent.rollback(&shop).await;
+    agent.rollback(&shop).await;
+    let forward = report(agent.submit(&shop, Ask::Activate(r(3))).await.unwrap()).await;
+    assert_eq!(forward.serving, Some(r(3)));
+    assert_eq!(agent.rollback(&shop).await.serving, Some(r(1)), "r2 was rolled back from");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_docker_cannot_wake_is_replaced_by_a_new_instance() {
+    let (world, agent, shop) = two_releases().await;
+    let refused = EngineError::Refused { what: "to wake it", message: "address already in use".to_owned() };
+    world.docker.fail_next(Call::Unpause, Fault::Before(refused));
+    let report = agent.rollback(&shop).await;
+    assert_eq!((report.outcome, report.serving), (Outcome::Live, Some(r(1))));
+    world.settled(&shop).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_edge_still_serves_is_not_touched_however_long_that_takes() {
+    let (world, agent, shop) = two_releases().await;
+    let serving = instance_of(&world, &shop, r(2)).await;
+    world.edge.set_away(true);
+    let report = agent.rollback(&shop).await;
+    assert!(matches!(report.outcome, Outcome::CommittedNotServed(_)), "{:?}", report.outcome);
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(state_of(&world, &serving).await, Some(RunState::Running));
+    world.edge.set_away(false);
+    world.settled(&shop).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(state_of(&world, &serving).await, Some(RunState::Paused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_lets_the_requests_of_the_old_instance_end() {
+    let (world, agent, shop) = two_releases().await;
+    tokio::time::sleep(HOUR).await;
+    let old = instance_of(&world, &shop, r(2)).await;
+    world.edge.set_in_flight(&old, 1);
+    assert_eq!(report(agent.submit(&shop, Ask::Restart).await.unwrap()).await.outcome, Outcome::Live);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(state_of(&world, &old).await, Some(RunState::Running));
+    world.edge.set_in_flight(&old, 0);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(state_of(&world, &old).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_that_finds_no_room_fails_and_is_not_gone_on_with_later() {
+    let (world, agent, shop) = two_releases().await;
+    let third = world.source(3, Shape::good());
+    let full = |event: &Event| matches!(event, Event::ReleaseCreated { .. });
+    world.journal.on_append(move |_, event| full(event).then_some(JournalFault::NoRoom));
+    let failed = agent.deploy(&shop, third).await;
+    assert_eq!(failure(&failed.outcome).reason, "DISK_FULL");
+    world.journal.on_append(|_, _| None);
+    assert_eq!(world.app(&shop).await.deployment, None);
+    assert_eq!(agent.deploy(&shop, third).await.serving, Some(r(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mistake_of_ours_ends_the_deployment_with_an_outcome() {
+    let (world, agent, shop) = two_releases().await;
+    let unknown = refloat_model::SourceDigest([99; 32]);
+    let broken = agent.deploy(&shop, unknown).await;
+    assert_eq!(failure(&broken.outcome).reason, "INTERNAL");
+    assert_eq!(world.app(&shop).await.deployment, None);
+    assert_eq!(agent.rollback(&shop).await.serving, Some(r(1)), "and everything else goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_domain_stays_while_another_app_answers_every_address() {
+    let (world, agent, shop) = two_releases().await;
+    let blog = app("blog");
+    report(agent.submit(&blog, domains(&["blog.test"])).await.unwrap()).await;
+    let source = world.source(4, Shape::good());
+    agent.deploy(&blog, source).await;
+    let remove = Ask::Domains { add: vec![], remove: vec![HostName::new("blog.test").unwrap()] };
+    let denied = agent.submit(&blog, remove).await.unwrap_err();
+    assert_eq!(denied.reason, "NEEDS_DOMAIN");
+    assert_eq!(report(agent.submit(&blog, Ask::Restart).await.unwrap()).await.outcome, Outcome::Live);
+    assert_eq!(world.answers(&shop), Some(r(2)));
 }
 
 #[tokio::test(start_paused = true)]

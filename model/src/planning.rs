@@ -100,11 +100,15 @@ pub fn newest_instance<'a>(instances: &'a [InstanceRecord], spec: &[u8; 32]) -> 
     instances.iter().filter(|i| i.spec == *spec).max_by_key(|i| i.attempt)
 }
 
-/// The first address of an app's /26 that no instance has and no table names. The first address is the gateway's.
+/// Addresses of an app's /26 for its instances, by their last six bits: the first address is the gateway's, and Docker gives
+/// those of the upper half to one-off commands.
+pub const INSTANCE_ADDRESSES: std::ops::Range<u32> = 2..32;
+
+/// The first address for an instance that no other has and no table names.
 #[must_use]
 pub fn free_address(base: [u8; 4], taken: &[[u8; 4]]) -> Option<[u8; 4]> {
     let base = u32::from_be_bytes(base);
-    (2..63).map(|offset| base.saturating_add(offset).to_be_bytes()).find(|ip| !taken.contains(ip))
+    INSTANCE_ADDRESSES.map(|offset| base.saturating_add(offset).to_be_bytes()).find(|ip| !taken.contains(ip))
 }
 
 /// Routes of a release over its instances.

@@ -85,6 +85,7 @@ pub(super) type RunningCell = Arc<Mutex<Option<Running>>>;
 struct Active {
     pending: Pending,
     gate: Arc<Gate>,
+    feed: Feed,
     driver: JoinHandle<()>,
 }
 
@@ -131,7 +132,7 @@ impl AppTask {
                     None => return self.halt_keeper().await,
                 },
                 // Cancel-safe: joining again is joining the same.
-                () = ended(&mut self.active) => self.finished(),
+                whole = ended(&mut self.active) => self.finished(whole).await,
             }
         }
     }
@@ -158,9 +159,35 @@ impl AppTask {
         }
     }
 
-    fn finished(&mut self) {
-        self.active = None;
+    async fn finished(&mut self, whole: bool) {
+        let active = self.active.take();
+        if let Some(active) = active.filter(|_| !whole) {
+            self.end_broken(active).await;
+        }
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// A driver that ended by a mistake of ours has told nobody: an outcome is recorded, so that the next agent does not go
+    /// on with it, and told.
+    async fn end_broken(&self, active: Active) {
+        let state = self.context.ports.journal.app(&self.context.app).await.ok().flatten();
+        let Some(left) = state.and_then(|state| state.deployment).filter(|left| left.id == active.pending.id) else {
+            return;
+        };
+        let why = "the agent made a mistake, which is in its log".to_owned();
+        let outcome = if left.committed {
+            Outcome::LiveUnverified(why)
+        } else {
+            let next_command = "journalctl -u refloatd -n 50".to_owned();
+            Outcome::Failed(Failure { reason: "INTERNAL".to_owned(), message: why, next_command, lines: Vec::new() })
+        };
+        let event =
+            Event::DeploymentEnded { app: self.context.app.clone(), deployment: left.id, outcome: outcome.clone() };
+        if let Err(error) = self.context.ports.journal.append(&Principal::agent(), event).await {
+            error!(app = %self.context.app, %error, "the outcome of a broken deployment is not recorded");
+        }
+        let update = Update::Ended(Box::new(empty_report(outcome)));
+        active.feed.push(self.context.ports.clock.now_ms(), update);
     }
 
     async fn handle(&mut self, message: Message) {
@@ -318,9 +345,9 @@ impl AppTask {
             feed: feed.clone(),
         });
         let pending = Pending { id: deployment.id, urgency: Urgency::of(deployment.action.kind()) };
-        let mut driver = Driver::new(self.context.clone(), deployment, Arc::clone(&gate), feed, began);
+        let mut driver = Driver::new(self.context.clone(), deployment, Arc::clone(&gate), feed.clone(), began);
         driver.local_plan = local_plan;
-        self.active = Some(Active { pending, gate, driver: tokio::spawn(driver.run()) });
+        self.active = Some(Active { pending, gate, feed, driver: tokio::spawn(driver.run()) });
     }
 
     /// Goes on with what an earlier agent left.
@@ -341,12 +368,15 @@ impl AppTask {
     }
 }
 
-async fn ended(active: &mut Option<Active>) {
+/// Whether the driver came to its end, once it has.
+async fn ended(active: &mut Option<Active>) -> bool {
     match active {
         Some(active) => {
-            if let Err(error) = (&mut active.driver).await {
+            let ended = (&mut active.driver).await;
+            if let Err(error) = &ended {
                 error!(deployment = ?active.pending.id, %error, "the driver ended without an outcome");
             }
+            ended.is_ok()
         }
         None => std::future::pending().await,
     }

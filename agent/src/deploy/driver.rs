@@ -33,6 +33,7 @@ use super::standby_memory::StandbyMemory;
 use super::stop::Stop;
 use super::update::{Fetched, Report, Update};
 use crate::build::{BuildJob, BuildProgress, Built};
+use crate::docker::EngineError;
 use crate::journal::JournalError;
 
 /// How often an interrupted deployment is picked up before it is given up.
@@ -152,7 +153,7 @@ impl Driver {
     }
 
     async fn attempt(&mut self) -> Result<Ended, Stop> {
-        if self.deployment.resumed > MAX_RESUMED {
+        if self.deployment.resumed > MAX_RESUMED && !self.deployment.committed {
             return Err(Stop::failed(
                 "INTERRUPTED",
                 format!("the agent was restarted {MAX_RESUMED} times during this deployment"),
@@ -457,28 +458,35 @@ impl Driver {
         }
         for instance in &state.instances {
             self.context.ports.engine.set_restart(&instance.name, crate::docker::Restart::No).await.ok();
-            self.context.ports.engine.stop(&instance.name, self.context.settings.stop_grace_ms).await?;
+            match self.context.ports.engine.stop(&instance.name, self.context.settings.stop_grace_ms).await {
+                Ok(()) | Err(EngineError::NotFound(_)) => {}
+                // Visitors get 503 already; the keeper goes on stopping what should not run.
+                Err(error) => warn!(instance = %instance.name, %error, "an instance could not be stopped yet"),
+            }
         }
         Ok(Outcome::Done.into())
     }
 
     async fn set_domains(&mut self, domains: Vec<refloat_model::HostName>) -> Result<Ended, Stop> {
-        self.append(Event::DomainsSet { app: self.context.app.clone(), domains: domains.clone() }).await?;
         let host = self.context.ports.journal.host().await?;
-        let Some(routes) = host.table.app(&self.context.app) else { return Ok(Outcome::Done.into()) };
-        let next = refloat_model::AppRoutes { catch_all: domains.is_empty(), hosts: domains, ..routes.clone() };
-        if next == *routes {
-            return Ok(Outcome::Done.into());
+        let mut not_served = None;
+        // The routes first: a table that is refused must not leave domains behind that no release can be routed with.
+        if let Some(routes) = host.table.app(&self.context.app) {
+            let (catch_all, hosts) = (domains.is_empty(), domains.clone());
+            let next = refloat_model::AppRoutes { catch_all, hosts, ..routes.clone() };
+            if next != *routes {
+                not_served = self.switch(None, Some(next)).await?.not_served;
+            }
         }
-        let switched = self.switch(None, Some(next)).await?;
-        match switched.not_served {
-            Some(why) => Ok(Outcome::CommittedNotServed(why).into()),
-            None => Ok(Outcome::Done.into()),
-        }
+        self.gate.close().map_err(Stop::Cancelled)?;
+        self.append(Event::DomainsSet { app: self.context.app.clone(), domains }).await?;
+        Ok(not_served.map_or(Outcome::Done, Outcome::CommittedNotServed).into())
     }
 
     async fn destroy(&mut self, volumes: bool) -> Result<Ended, Stop> {
         let host = self.context.ports.journal.host().await?;
+        // An engine that does not answer is found out while everything still serves.
+        let observed = self.context.ports.engine.list().await?;
         if host.table.app(&self.context.app).is_some() {
             self.switch(None, None).await?;
         }
@@ -487,7 +495,7 @@ impl Driver {
         for instance in &self.app_state().await?.instances {
             engine.remove(&instance.name).await?;
         }
-        for observed in engine.list().await?.iter().filter(|o| o.app == self.context.app) {
+        for observed in observed.iter().filter(|o| o.app == self.context.app) {
             engine.remove(&observed.name).await?;
         }
         engine.remove_network(&self.context.app).await?;
@@ -496,8 +504,12 @@ impl Driver {
                 engine.remove_volume(&self.context.app, &volume).await?;
             }
         }
-        for release in self.context.ports.journal.releases(&self.context.app, usize::MAX).await? {
+        let releases = self.context.ports.journal.releases(&self.context.app, usize::MAX).await?;
+        for release in &releases {
             engine.release_image(&self.context.app, release.number).await?;
+        }
+        // Last: until here a deploy could still bring the app back.
+        for release in &releases {
             let env = self.env_record(&release.release.env).await?;
             self.context.ports.vault.erase(&self.context.app, &env.variables).await?;
         }

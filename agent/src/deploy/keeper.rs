@@ -4,6 +4,7 @@
 //! removes what nothing needs: candidates of a failed deployment, replaced instances, old standby. It runs only while
 //! no deployment of the app does.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -31,10 +32,11 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 /// is there; only a stop, which may take long, goes on beside it, marked as doomed.
 pub(super) async fn keep(context: Context, halt: CancellationToken) {
     let mut released = false;
+    let mut unrouted = Unrouted::default();
     while !halt.is_cancelled() {
         // At rest nothing holds requests; a handover whose agent died, or that could not tell the edge, may have left it so.
         released = released || context.ports.edge.release(&context.app).await.is_ok();
-        let pause = match pass(&context, &halt).await {
+        let pause = match pass(&context, &halt, &mut unrouted).await {
             Ok(pause) => pause,
             Err(stop) => {
                 debug!(app = %context.app, ?stop, "the app could not be looked after");
@@ -48,8 +50,18 @@ pub(super) async fn keep(context: Context, halt: CancellationToken) {
     }
 }
 
+/// Since when this keeper has seen instances without a route: a drain is timed by this, not by a clock that may be set.
+#[derive(Debug, Default)]
+struct Unrouted(HashMap<InstanceName, Instant>);
+
+impl Unrouted {
+    fn age(&mut self, name: &InstanceName) -> Duration {
+        self.0.entry(name.clone()).or_insert_with(Instant::now).elapsed()
+    }
+}
+
 /// One look: what was off is put right. Answers when to look again.
-async fn pass(context: &Context, halt: &CancellationToken) -> Result<Duration, Stop> {
+async fn pass(context: &Context, halt: &CancellationToken, unrouted: &mut Unrouted) -> Result<Duration, Stop> {
     let Some(state) = context.ports.journal.app(&context.app).await? else {
         return Ok(context.settings.reconcile_every);
     };
@@ -61,6 +73,10 @@ async fn pass(context: &Context, halt: &CancellationToken) -> Result<Duration, S
             return Ok(Duration::ZERO);
         }
         keep_serving(context, &state, process, instance, record, &observed).await?;
+    }
+    if !edge_follows(context).await? {
+        // It may still send requests to what was displaced.
+        return Ok(DRAIN_POLL * 5);
     }
     let serving_names: Vec<InstanceName> = serving.iter().map(|(_, i, _)| i.name.clone()).collect();
     let mut keep = serving_names.clone();
@@ -76,11 +92,11 @@ async fn pass(context: &Context, halt: &CancellationToken) -> Result<Duration, S
         if let Some(seen) = observed.iter().find(|o| o.name == instance.name)
             && let Some(held) = all_held.iter().find(|held| held.instance == instance.name)
         {
-            let next = keep_standby(context, &state, &process, &record, seen, held).await?;
+            let next = keep_standby(context, &process, &record, seen, held, unrouted).await?;
             pause = pause.min(next);
         }
     }
-    remove_surplus(context, &state, &observed, &keep, halt).await.map(|next| pause.min(next))
+    remove_surplus(context, &state, &observed, &keep, halt, unrouted).await.map(|next| pause.min(next))
 }
 
 /// What Docker says, in the planner's words.
@@ -125,6 +141,19 @@ async fn instances_of(
     Ok(out)
 }
 
+/// Whether the edge serves what is committed.
+async fn edge_follows(context: &Context) -> Result<bool, Stop> {
+    let committed = context.ports.journal.host().await?.table;
+    let status = context.ports.edge.status().await;
+    Ok(status.is_ok_and(|status| status.active_digest == committed.table_digest()))
+}
+
+/// Stops whatever else runs of an exclusive process; whether there was anything.
+fn stop_others(context: &Context, process: &Process, instance: &InstanceRecord, observed: &[Observed]) -> bool {
+    let others = observed.iter().filter(|o| o.process == process.name && o.name != instance.name && is_up(o));
+    others.map(|other| stop_aside(context, &other.name)).count() > 0
+}
+
 async fn keep_serving(
     context: &Context,
     state: &AppState,
@@ -140,6 +169,11 @@ async fn keep_serving(
             engine.set_restart(&instance.name, Restart::No).await?;
             stop_aside(context, &instance.name);
         }
+        return Ok(());
+    }
+    let runs = matches!(found.map(|o| seen(o.state)), Some(Seen::Running | Seen::Broken));
+    if process.exclusive && !runs && stop_others(context, process, instance, observed) {
+        // Never two at once: it is started when the other has ended.
         return Ok(());
     }
     match found.map(|o| seen(o.state)) {
@@ -174,16 +208,16 @@ fn network(context: &Context, state: &AppState) -> crate::docker::NetworkSpec {
 /// Drains a displaced instance, then keeps it as the evidence says. Answers when to look again.
 async fn keep_standby(
     context: &Context,
-    state: &AppState,
     process: &Process,
     record: &ReleaseRecord,
     observed: &Observed,
     held: &Held,
+    unrouted: &mut Unrouted,
 ) -> Result<Duration, Stop> {
     if is_doomed(context, &observed.name) {
         return Ok(context.settings.reconcile_every);
     }
-    if drains(context, state, &observed.name).await {
+    if drains(context, unrouted, &observed.name).await {
         return Ok(DRAIN_POLL);
     }
     let env = context.ports.journal.env(&context.app, &record.release.env).await?.unwrap_or_default();
@@ -191,7 +225,7 @@ async fn keep_standby(
     let displaced = Displaced {
         process,
         env_names: &env_names,
-        age_ms: context.ports.clock.now_ms().saturating_sub(state.serving_since_ms),
+        age_ms: context.ports.clock.now_ms().saturating_sub(held.since_ms),
         memory_bytes: held.bytes,
         others_bytes: context.standby.before(held),
     };
@@ -218,9 +252,8 @@ async fn keep_standby(
 }
 
 /// Whether requests are still in flight to it and it may go on with them.
-async fn drains(context: &Context, state: &AppState, name: &InstanceName) -> bool {
-    let age_ms = context.ports.clock.now_ms().saturating_sub(state.serving_since_ms);
-    if Duration::from_millis(age_ms) >= context.settings.drain_timeout {
+async fn drains(context: &Context, unrouted: &mut Unrouted, name: &InstanceName) -> bool {
+    if unrouted.age(name) >= context.settings.drain_timeout {
         return false;
     }
     match context.ports.edge.in_flight(std::slice::from_ref(name)).await {
@@ -273,13 +306,14 @@ async fn remove_surplus(
     observed: &[Observed],
     keep: &[InstanceName],
     halt: &CancellationToken,
+    unrouted: &mut Unrouted,
 ) -> Result<Duration, Stop> {
     let mut pause = context.settings.reconcile_every;
     for surplus in planning::surplus(&state.instances, keep) {
         if halt.is_cancelled() {
             return Ok(Duration::ZERO);
         }
-        if is_doomed(context, &surplus.name) || drains(context, state, &surplus.name).await {
+        if is_doomed(context, &surplus.name) || drains(context, unrouted, &surplus.name).await {
             pause = DRAIN_POLL;
             continue;
         }
@@ -305,7 +339,9 @@ pub(super) async fn evict(context: &Context) -> Result<(), Stop> {
     let Some(state) = context.ports.journal.app(&context.app).await? else { return Ok(()) };
     let serving = serving_instances(context, &state).await?;
     for (_, instance, _) in displaced_instances(context, &state).await? {
-        if serving.iter().any(|(_, s, _)| s.name == instance.name) || drains(context, &state, &instance.name).await {
+        if serving.iter().any(|(_, s, _)| s.name == instance.name)
+            || drains(context, &mut Unrouted::default(), &instance.name).await
+        {
             continue;
         }
         let observed = context.ports.engine.inspect(&instance.name).await?;

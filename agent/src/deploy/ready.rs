@@ -93,19 +93,30 @@ impl Driver {
                 None => Seen::Missing,
             };
             let ready = planning::readiness(recorded.is_some(), seen, replace);
-            let instance = self.carry_out(ready, record, process, recorded).await?;
+            let instance = match self.carry_out(ready, record, process, recorded).await {
+                // A standby that Docker cannot bring back is as good as one that does not answer.
+                Err(Stop::Failed(failure)) if matches!(ready, Ready::Wake | Ready::Start) && !replace => {
+                    self.say_replaced(process, &failure);
+                    replace = true;
+                    continue;
+                }
+                carried_out => carried_out?,
+            };
             let is_new = matches!(ready, Ready::New | Ready::Recreate);
             match self.wait_healthy(&instance, process, is_new).await? {
                 Ok(()) => return Ok(instance),
                 Err(failure) if is_new => return Err(Stop::Failed(failure)),
                 Err(failure) => {
-                    let text =
-                        format!("{} did not answer again ({}); starting a new one", process.name, failure.message);
-                    self.say(Update::Note { warn: true, text });
+                    self.say_replaced(process, &failure);
                     replace = true;
                 }
             }
         }
+    }
+
+    fn say_replaced(&self, process: &Process, failure: &Failure) {
+        let text = format!("{} did not come back ({}); starting a new one", process.name, failure.message);
+        self.say(Update::Note { warn: true, text });
     }
 
     /// Whether a restart still has to make its new instance: it has when the newest one is the one that is routed.

@@ -94,8 +94,8 @@ pub(super) async fn rollback_target(
     let mut next = Some(serving);
     while let Some(number) = next.filter(|n| known.len() < MAX_HISTORY && known.iter().all(|r| r.number != *n)) {
         let Some(record) = ports.journal.release(&state.app, number).await? else { break };
-        // Without --code the first step is all there is to know.
-        next = record.predecessor.filter(|_| code || known.is_empty());
+        // Without --code the first step that was not rolled back from is all there is to know.
+        next = record.predecessor.filter(|_| code || known.is_empty() || record.rolled_back);
         known.push(record);
     }
     let find = |number| known.iter().find(|r| r.number == number);
@@ -146,7 +146,13 @@ async fn domains(
     let mut all: Vec<HostName> = state.domains.iter().filter(|h| !remove.contains(h)).chain(add).cloned().collect();
     all.sort();
     all.dedup();
-    Ok(all)
+    let removed = all.is_empty() && !state.domains.is_empty();
+    match ports.journal.host().await?.table.apps.iter().find(|a| a.catch_all && a.app != state.app) {
+        Some(first) if removed => {
+            Err(Denial::NeedsDomain { first: first.app.clone(), second: state.app.clone() }.into())
+        }
+        _ => Ok(all),
+    }
 }
 
 async fn seal(

@@ -15,7 +15,7 @@ pub(super) enum Stop {
     Cancelled(String),
     /// It cannot go on; what served before still serves.
     Failed(Failure),
-    /// The ledger does not accept records: nothing more can be promised.
+    /// The ledger does not accept records any more: nothing more can be promised.
     Ledger(JournalError),
 }
 
@@ -45,7 +45,13 @@ impl From<Stop> for Failure {
 
 impl From<JournalError> for Stop {
     fn from(error: JournalError) -> Self {
-        Self::Ledger(error)
+        let (reason, next) = match &error {
+            JournalError::Closed(_) | JournalError::NotDurable(_) => return Self::Ledger(error),
+            // The ledger is open, and there is always room for an outcome.
+            JournalError::NoRoom(_) => ("DISK_FULL", "df -h"),
+            JournalError::Refused(_) | JournalError::Store(_) => ("LEDGER", "journalctl -u refloatd -n 50"),
+        };
+        Self::failed(reason, error.to_string(), next)
     }
 }
 

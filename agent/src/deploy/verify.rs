@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use refloat_model::{AppRoutes, Backend, InstanceName, ReleaseRecord, RouteTarget};
 use tokio::time::Instant;
 
@@ -44,10 +45,8 @@ pub(super) async fn truth(context: &Context, record: &ReleaseRecord) -> Result<T
         doubt = Some(format!("the edge serves table {}, committed is {}", status.active, host.table.generation));
     }
     let places = places(&context.settings, routes, &status.listen);
-    let mut fetched = Vec::new();
-    for place in &places {
-        fetched.push(fetch(context, place).await);
-    }
+    // All at once: one address that hangs costs its own time only.
+    let fetched = join_all(places.iter().map(|place| fetch(context, place))).await;
     let doubt = doubt.or_else(|| fetch_doubt(&fetched));
     Ok(Truth { doubt, addresses: places.into_iter().map(|p| p.address).collect(), fetched })
 }

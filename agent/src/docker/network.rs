@@ -57,6 +57,8 @@ impl DockerEngine {
 fn request(name: String, labels: HashMap<String, String>, spec: &NetworkSpec) -> NetworkCreateRequest {
     let pool = IpamConfig {
         subnet: Some(subnet(spec.base)),
+        // What asks for no address of its own, a one-off command, must not get one that an instance is planned with.
+        ip_range: Some(format!("{}/{}", Ipv4Addr::from(u32::from(spec.base).saturating_add(32)), PREFIX_BITS + 1)),
         gateway: Some(Ipv4Addr::from(u32::from(spec.base).saturating_add(1)).to_string()),
         ..IpamConfig::default()
     };
