@@ -116,7 +116,10 @@ fn settings(parts: &Parts) -> Settings {
         host_id: parts.host_id,
         network: (parts.config.network.base, parts.config.network.apps),
         mtu: host::mtu(),
-        emergency: format!("ssh root@{public_host} refloat rollback"),
+        emergency: match parts.config.edge.public_host {
+            Some(_) => format!("ssh root@{public_host} refloat rollback"),
+            None => String::new(),
+        },
         public_host,
         standby: parts.config.standby,
         drain_timeout: DRAIN_TIMEOUT,

@@ -172,6 +172,25 @@ async fn a_deploy_that_finds_no_room_fails_and_is_not_gone_on_with_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_still_serves_is_said_of_what_visitors_get() {
+    let (world, agent, shop) = two_releases().await;
+    let slow = world.source(3, Shape { build_ms: 60_000, ..Shape::good() });
+    let running = agent.submit(&shop, deploy(slow)).await.unwrap();
+    let waiting = agent.submit(&shop, deploy(slow)).await.unwrap();
+    let rolled_back = agent.submit(&shop, rollback()).await.unwrap();
+    let gone = report(waiting).await;
+    assert!(matches!(gone.outcome, Outcome::Cancelled { .. }), "{:?}", gone.outcome);
+    assert_eq!(gone.serving, Some(r(2)));
+    drop(running);
+    assert_eq!(report(rolled_back).await.serving, Some(r(1)));
+    report(agent.submit(&shop, Ask::Stop).await.unwrap()).await;
+    let bad = world.source(4, Shape::behaving(Behaviour::silent()));
+    let failed = agent.deploy(&shop, bad).await;
+    assert!(matches!(failed.outcome, Outcome::Failed(_)), "{:?}", failed.outcome);
+    assert_eq!((failed.serving, failed.still_fine.as_str()), (None, "the app is stopped, as before"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mistake_of_ours_ends_the_deployment_with_an_outcome() {
     let (world, agent, shop) = two_releases().await;
     let unknown = refloat_model::SourceDigest([99; 32]);

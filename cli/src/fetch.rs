@@ -99,6 +99,8 @@ async fn way(uri: &Uri, server: Option<&str>) -> Way {
     let Some(server) = server else { return Way { host, port, instead: None } };
     let because = if means_own_host(&host) && !means_own_host(server) {
         "which is the server's own name for itself"
+    } else if is_private(&host) && host != server {
+        "which is the server's address in a network of its own"
     } else {
         let found = lookup_host((host.as_str(), port));
         let found = tokio::time::timeout(LOOKUP_TIMEOUT, found).await.map(|known| known.is_ok());
@@ -114,6 +116,15 @@ async fn way(uri: &Uri, server: Option<&str>) -> Way {
 fn means_own_host(host: &str) -> bool {
     let own = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
     host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(own)
+}
+
+/// An address that means something only in the network it is used in, such as that of a server behind NAT.
+fn is_private(host: &str) -> bool {
+    match host.parse() {
+        Ok(IpAddr::V4(ip)) => ip.is_private() || ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => ip.is_unique_local() || ip.is_unicast_link_local(),
+        Err(_) => false,
+    }
 }
 
 async fn request(uri: &Uri, way: &Way) -> Result<u16, Box<dyn std::error::Error + Send + Sync>> {

@@ -81,7 +81,7 @@ pub(crate) fn tell(asked: &Asked, outcome: &Outcome, here: Option<&Here>, took: 
     match outcome.kind() {
         OutcomeKind::Live => live(asked, outcome, here, took),
         OutcomeKind::LiveUnverified => unverified(asked, outcome, here),
-        OutcomeKind::CommittedNotServed => not_yet_served(outcome),
+        OutcomeKind::CommittedNotServed => not_yet_served(asked, outcome),
         OutcomeKind::Cancelled => given_up(asked, outcome, "was cancelled"),
         OutcomeKind::Superseded => given_up(asked, outcome, "gave way to a newer deploy"),
         OutcomeKind::Unchanged => Told::new(Exit::Done)
@@ -206,8 +206,12 @@ fn unverified(asked: &Asked, outcome: &Outcome, here: Option<&Here>) -> Told {
         .messages(Tone::Plain, emergency(asked, outcome))
 }
 
-fn not_yet_served(outcome: &Outcome) -> Told {
-    let line = format!("r{} is committed, but not yet served. The server goes on trying.", outcome.release);
+fn not_yet_served(asked: &Asked, outcome: &Outcome) -> Told {
+    let what = match outcome.release {
+        0 => format!("The {}", asked.kind),
+        release => format!("r{release}"),
+    };
+    let line = format!("{what} is committed, but not yet served. The server goes on trying.");
     problem(Told::new(Exit::NotYetServed).result(Tone::Warn, line), outcome.problem.as_ref())
         .messages(Tone::Warn, downtimes(outcome))
 }

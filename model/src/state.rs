@@ -94,6 +94,14 @@ pub struct AppState {
     pub attempt: u32,
 }
 
+impl AppState {
+    /// The release that visitors get; none while the app is stopped.
+    #[must_use]
+    pub fn serves(&self) -> Option<ReleaseNumber> {
+        self.serving.filter(|_| !self.stopped)
+    }
+}
+
 /// One release's record.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ReleaseRecord {

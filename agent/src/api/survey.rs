@@ -174,6 +174,14 @@ impl Survey {
 
     fn problems(&self, app: &AppState, serving: Option<&ReleaseRecord>) -> Vec<wire::Problem> {
         let mut problems = Vec::new();
+        if let Some(number) = app.serves().filter(|_| self.table.app(&app.app).is_none()) {
+            problems.push(wire::Problem {
+                reason: "NOT_ROUTED".to_owned(),
+                message: format!("{number} should serve, and the edge has no route to it: visitors get 404."),
+                next_command: format!("refloat activate {} {number}", app.app),
+                ..wire::Problem::default()
+            });
+        }
         if let Some(record) = serving.filter(|_| self.engine.is_ok() && !app.stopped) {
             let down = record.release.instance_processes().filter(|process| !self.runs(app, &process.name));
             problems.extend(down.map(|process| wire::Problem {

@@ -186,7 +186,8 @@ impl AppTask {
         if let Err(error) = self.context.ports.journal.append(&Principal::agent(), event).await {
             error!(app = %self.context.app, %error, "the outcome of a broken deployment is not recorded");
         }
-        let update = Update::Ended(Box::new(empty_report(outcome)));
+        let report = Report { release: left.release, ..self.report(outcome).await };
+        let update = Update::Ended(Box::new(report));
         active.feed.push(self.context.ports.clock.now_ms(), update);
     }
 
@@ -195,7 +196,7 @@ impl AppTask {
             Message::Submit(request) => self.submit(request).await,
             Message::Cancel { by, answer } => {
                 let cancelled = self.active.as_ref().filter(|a| a.gate.cancel(&by)).map(|a| a.pending.id);
-                let waiting = self.cancel_waiting(&by);
+                let waiting = self.cancel_waiting(&by).await;
                 let _gone = answer.send(cancelled.or(waiting));
             }
             Message::Evict { answer } => self.evict(answer).await,
@@ -220,10 +221,10 @@ impl AppTask {
         });
     }
 
-    fn cancel_waiting(&mut self, by: &str) -> Option<DeploymentId> {
+    async fn cancel_waiting(&mut self, by: &str) -> Option<DeploymentId> {
         let first = self.waiting.front().map(|r| r.id);
         for request in std::mem::take(&mut self.waiting) {
-            self.end_waiting(*request, Outcome::Cancelled { by: by.to_owned() });
+            self.end_waiting(*request, Outcome::Cancelled { by: by.to_owned() }).await;
         }
         first
     }
@@ -237,14 +238,14 @@ impl AppTask {
             Verdict::Deny(denial) => refuse(&mut request, Refused::Denied(denial)),
             Verdict::Wait { place, superseded } => {
                 let outcome = Outcome::Superseded { by: request.id };
-                self.end_those(&superseded, &outcome);
+                self.end_those(&superseded, &outcome).await;
                 accept(&mut request);
                 self.say_queued(&request);
                 self.waiting.insert(place.min(self.waiting.len()), request);
             }
             Verdict::CancelRunning { place, cancelled } => {
                 let by = format!("{} ({})", request.by.name, request.ask.kind());
-                self.end_those(&cancelled, &Outcome::Cancelled { by: by.clone() });
+                self.end_those(&cancelled, &Outcome::Cancelled { by: by.clone() }).await;
                 let running = self.active.as_ref().filter(|active| active.gate.cancel(&by));
                 request.cancelled = running.map(|active| active.pending.id);
                 accept(&mut request);
@@ -258,18 +259,26 @@ impl AppTask {
         request.feed.push(self.context.ports.clock.now_ms(), Update::Phase(Phase::Queued, behind));
     }
 
-    fn end_those(&mut self, ids: &[DeploymentId], outcome: &Outcome) {
+    async fn end_those(&mut self, ids: &[DeploymentId], outcome: &Outcome) {
         for request in std::mem::take(&mut self.waiting) {
             if ids.contains(&request.id) {
-                self.end_waiting(*request, outcome.clone());
+                self.end_waiting(*request, outcome.clone()).await;
             } else {
                 self.waiting.push_back(request);
             }
         }
     }
 
-    fn end_waiting(&self, request: Request, outcome: Outcome) {
-        let report = empty_report(outcome);
+    /// Of something that never ran: what serves is what served.
+    async fn report(&self, outcome: Outcome) -> Report {
+        let state = self.context.ports.journal.app(&self.context.app).await.ok().flatten();
+        let serving = state.and_then(|state| state.serves());
+        let still_fine = serving.map(|number| format!("{number} still serves")).unwrap_or_default();
+        Report { serving, still_fine, ..empty_report(outcome) }
+    }
+
+    async fn end_waiting(&self, request: Request, outcome: Outcome) {
+        let report = self.report(outcome).await;
         request.feed.push(self.context.ports.clock.now_ms(), Update::Ended(Box::new(report)));
     }
 

@@ -174,11 +174,11 @@ impl Deployments {
             Some(Ok(())) => Ok(feed.watch()),
             Some(Err(refused)) => {
                 self.forget(submit.id);
-                Err(denied(refused, state.serving))
+                Err(denied(refused, state.serves()))
             }
             None => {
                 self.forget(submit.id);
-                Err(denied(Refused::Failed("the agent is shutting down".to_owned()), state.serving))
+                Err(denied(Refused::Failed("the agent is shutting down".to_owned()), state.serves()))
             }
         }
     }
@@ -330,7 +330,7 @@ impl Deployments {
     async fn dry_rollback(&self, submit: &Submit, to: Option<ReleaseNumber>, code: bool) -> Result<Watch, Denied> {
         let state = self.existing(submit.app.as_ref()).await?;
         let ports = &self.inner.ports;
-        let failed = |error| denied(Refused::from(error), state.serving);
+        let failed = |error| denied(Refused::from(error), state.serves());
         let target = resolve::rollback_target(ports, &state, to, code).await.map_err(failed)?;
         let action = refloat_model::Action::Rollback(target);
         let undoes = resolve::undoes(ports, &state, &action).await.map_err(failed)?;

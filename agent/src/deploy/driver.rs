@@ -25,6 +25,7 @@ use refloat_model::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::app_task::empty_report;
 use super::feed::Feed;
 use super::gate::Gate;
 use super::ports::{Ports, Settings};
@@ -129,6 +130,12 @@ impl Driver {
     /// The ledger is closed: the outcome cannot be promised, and is not.
     fn end_without_ledger(&mut self, why: &str) {
         warn!(why, "the ledger does not accept records: the deployment's outcome is open");
+        if self.deployment.committed {
+            let outcome = Outcome::LiveUnverified(format!("{why}; the commit was made before that"));
+            let serving = self.deployment.release.or(self.deployment.serving_before);
+            let report = Report { serving, release: self.deployment.release, ..empty_report(outcome) };
+            return self.say(Update::Ended(Box::new(report)));
+        }
         let failure = refloat_model::Failure {
             reason: "LEDGER".to_owned(),
             message: format!(
@@ -480,7 +487,9 @@ impl Driver {
         }
         self.gate.close().map_err(Stop::Cancelled)?;
         self.append(Event::DomainsSet { app: self.context.app.clone(), domains }).await?;
-        Ok(not_served.map_or(Outcome::Done, Outcome::CommittedNotServed).into())
+        let outcome = not_served.map_or(Outcome::Done, Outcome::CommittedNotServed);
+        let addresses = super::verify::addresses(&self.context).await?;
+        Ok(Ended { addresses, ..outcome.into() })
     }
 
     async fn destroy(&mut self, volumes: bool) -> Result<Ended, Stop> {
@@ -587,10 +596,13 @@ impl Driver {
     async fn report(&mut self, ended: Ended) -> Report {
         let state = self.context.ports.journal.app(&self.context.app).await.ok().flatten();
         let host = self.context.ports.journal.host().await.unwrap_or_default();
-        let serving = state.as_ref().and_then(|s| s.serving);
+        // A stopped app, and one whose routes are gone, has a serving release by its record and none for visitors.
+        let is_routed = host.table.app(&self.context.app).is_some();
+        let serving = state.as_ref().and_then(AppState::serves).filter(|_| is_routed);
         let still_fine = match serving {
-            Some(number) if state.as_ref().is_some_and(|s| !s.stopped) => format!("{number} still serves"),
-            _ => "nothing served before, and nothing does now".to_owned(),
+            Some(number) => format!("{number} still serves"),
+            None if state.as_ref().is_some_and(|s| s.stopped) => "the app is stopped, as before".to_owned(),
+            None => "nothing serves now".to_owned(),
         };
         Report {
             outcome: ended.outcome,
@@ -602,7 +614,10 @@ impl Driver {
             timings: std::mem::take(&mut self.timings),
             downtimes: std::mem::take(&mut self.downtimes),
             undone: std::mem::take(&mut self.undone),
-            emergency: format!("{} {}", self.context.settings.emergency, self.context.app),
+            emergency: match self.context.settings.emergency.as_str() {
+                "" => String::new(),
+                command => format!("{command} {}", self.context.app),
+            },
             generation: host.table.generation,
         }
     }

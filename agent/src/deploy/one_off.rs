@@ -74,7 +74,7 @@ fn not_run(state: &AppState, failure: Failure) -> Denied {
     Denied {
         reason: "COMMAND_NOT_RUN",
         message: format!("the command did not run: {}", failure.message),
-        still_fine: denied(Refused::Failed(String::new()), state.serving).still_fine,
+        still_fine: denied(Refused::Failed(String::new()), state.serves()).still_fine,
         next_command: failure.next_command,
     }
 }

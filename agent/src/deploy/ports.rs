@@ -111,7 +111,8 @@ pub struct Settings {
     pub stop_grace_ms: u32,
     /// How often an app at rest is compared with what it should be.
     pub reconcile_every: Duration,
-    /// Root's line for an emergency: "ssh root@203.0.113.7 refloat rollback".
+    /// Root's line for an emergency: "ssh root@203.0.113.7 refloat rollback". Empty when nobody has said how this server is
+    /// reached: the client knows how it did.
     pub emergency: String,
 }
 

@@ -51,6 +51,15 @@ pub(super) async fn truth(context: &Context, record: &ReleaseRecord) -> Result<T
     Ok(Truth { doubt, addresses: places.into_iter().map(|p| p.address).collect(), fetched })
 }
 
+/// Where an app answers, as far as the edge can say.
+pub(super) async fn addresses(context: &Context) -> Result<Vec<String>, Stop> {
+    let host = context.ports.journal.host().await?;
+    let (Some(routes), Ok(status)) = (host.table.app(&context.app), context.ports.edge.status().await) else {
+        return Ok(Vec::new());
+    };
+    Ok(places(&context.settings, routes, &status.listen).into_iter().map(|place| place.address).collect())
+}
+
 /// An address of the app and how it is reached from here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
@@ -72,8 +81,9 @@ pub(super) fn places(settings: &Settings, routes: &AppRoutes, listen: &[String])
     names
         .into_iter()
         .map(|host| {
+            let named = if host.contains(':') { format!("[{host}]") } else { host.clone() };
             let address =
-                if at.port() == 80 { format!("http://{host}/") } else { format!("http://{host}:{}/", at.port()) };
+                if at.port() == 80 { format!("http://{named}/") } else { format!("http://{named}:{}/", at.port()) };
             Place { address, host, at }
         })
         .collect()

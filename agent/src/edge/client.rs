@@ -17,8 +17,11 @@ use super::{Edge, EdgeError, EdgeStatus};
 
 /// How long a question may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long staging and applying may take: the edge opens every tree and syncs its table to disk.
-const TABLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long staging may take: the edge opens every tree and syncs its table to disk. An edge that hangs must not hold up a
+/// rollback for longer: the commit does not need it.
+const STAGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the swap may take: everything is open by then.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(3);
 /// A table of 1,000 apps with 100 routes each.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
@@ -99,7 +102,7 @@ impl Edge for EdgeClient {
 
     async fn stage(&self, table: &RouteTable) -> Result<(), EdgeError> {
         let request = wire::StageRequest { table: table.to_canonical() };
-        match within(TABLE_TIMEOUT, self.control().stage(request)).await {
+        match within(STAGE_TIMEOUT, self.control().stage(request)).await {
             Ok(_) => Ok(()),
             // Breaks a rule, or is not newer than what is active: the same table would be refused again.
             Err(status) if matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition) => {
@@ -112,7 +115,7 @@ impl Edge for EdgeClient {
     async fn apply(&self, generation: Generation, table: TableDigest) -> Result<(), EdgeError> {
         let version =
             wire::TableVersion { epoch: generation.epoch.0, number: generation.number, digest: table.0.to_vec() };
-        match within(TABLE_TIMEOUT, self.control().apply(wire::ApplyRequest { version: Some(version) })).await {
+        match within(APPLY_TIMEOUT, self.control().apply(wire::ApplyRequest { version: Some(version) })).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::FailedPrecondition => Err(EdgeError::NotStaged),
             Err(status) if status.code() == Code::InvalidArgument => {
