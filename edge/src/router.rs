@@ -34,6 +34,7 @@ pub struct Prepared {
     pub generation: Generation,
     /// Its digest; zeroes when there is no table.
     pub digest: Option<TableDigest>,
+    apps: HashMap<AppName, Arc<App>>,
     hosts: HashMap<Box<str>, Arc<App>>,
     catch_all: Option<Arc<App>>,
     instances: Vec<String>,
@@ -60,17 +61,27 @@ pub enum Backend {
     Instance(Arc<Upstream>),
     /// The edge itself.
     Files(Arc<Site>),
-    /// A tree that could not be opened when the last table was restored.
+    /// A tree that could not be opened when the table was prepared.
     Missing,
 }
 
 /// Whether a tree that cannot be opened fails the whole table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MissingTree {
-    /// It does: a table that is staged.
-    Refuse,
-    /// Its routes answer 503, all others serve: a table that is restored.
+#[derive(Debug, Clone, Copy)]
+pub enum MissingTree<'a> {
+    /// It does when its route is not one of this table: staged over it. What is missing there already answers 503 and
+    /// must not keep the other apps from being switched.
+    RefuseNew(&'a Prepared),
+    /// Its routes answer 503, all others serve: a table that is restored, or staged where none serves.
     Serve503,
+}
+
+impl MissingTree<'_> {
+    fn refuses(self, routes: &AppRoutes, route: &Route) -> bool {
+        match self {
+            Self::RefuseNew(active) => !active.has(routes, route),
+            Self::Serve503 => false,
+        }
+    }
 }
 
 impl Prepared {
@@ -82,7 +93,7 @@ impl Prepared {
         table: &RouteTable,
         upstreams: &Upstreams,
         trees: &Trees,
-        missing: MissingTree,
+        missing: MissingTree<'_>,
     ) -> Result<Self, SiteError> {
         let mut prepared = Self { generation: table.generation, digest: Some(table.table_digest()), ..Self::default() };
         for routes in &table.apps {
@@ -91,8 +102,9 @@ impl Prepared {
                 prepared.hosts.insert(host.as_str().into(), app.clone());
             }
             if routes.catch_all {
-                prepared.catch_all = Some(app);
+                prepared.catch_all = Some(app.clone());
             }
+            prepared.apps.insert(routes.app.clone(), app);
             prepared.instances.extend(routes.instances().map(|name| name.as_str().to_owned()));
         }
         prepared.instances.sort();
@@ -112,16 +124,28 @@ impl Prepared {
         self.instances.iter().filter(|name| next.instances.binary_search(name).is_err()).cloned().collect()
     }
 
+    /// Whether the same release of the app has the same route here.
+    fn has(&self, routes: &AppRoutes, route: &Route) -> bool {
+        let app = self.apps.get(&routes.app).filter(|app| app.release == routes.release);
+        app.is_some_and(|app| app.routes.iter().any(|(known, _)| known == route))
+    }
+
     fn app(&self, host: Option<&str>) -> Option<&Arc<App>> {
         host.and_then(|host| self.hosts.get(host)).or(self.catch_all.as_ref())
     }
 }
 
 impl App {
-    fn new(routes: &AppRoutes, upstreams: &Upstreams, trees: &Trees, missing: MissingTree) -> Result<Self, SiteError> {
+    fn new(
+        routes: &AppRoutes,
+        upstreams: &Upstreams,
+        trees: &Trees,
+        missing: MissingTree<'_>,
+    ) -> Result<Self, SiteError> {
         let mut prepared = Vec::with_capacity(routes.routes.len());
         for route in &routes.routes {
-            prepared.push((route.clone(), Backend::new(route, upstreams, trees, missing)?));
+            let refuse = missing.refuses(routes, route);
+            prepared.push((route.clone(), Backend::new(route, upstreams, trees, refuse)?));
         }
         prepared.sort_by_key(|(route, _)| std::cmp::Reverse(route.prefix.as_str().len()));
         Ok(Self { name: routes.app.clone(), release: routes.release, serving: routes.serving, routes: prepared })
@@ -133,16 +157,16 @@ impl App {
 }
 
 impl Backend {
-    fn new(route: &Route, upstreams: &Upstreams, trees: &Trees, missing: MissingTree) -> Result<Self, SiteError> {
+    fn new(route: &Route, upstreams: &Upstreams, trees: &Trees, refuse_missing: bool) -> Result<Self, SiteError> {
         match &route.target {
             RouteTarget::Instance { name, ip, port } => {
                 let address = std::net::SocketAddrV4::new((*ip).into(), *port);
                 Ok(Self::Instance(upstreams.of(name, address)))
             }
-            RouteTarget::Files { tree, rules } => match (trees.open(tree), missing) {
-                (Ok(tree), _) => Ok(Self::Files(Arc::new(Site { tree, rules: rules.clone() }))),
-                (Err(error), MissingTree::Refuse) => Err(error),
-                (Err(error), MissingTree::Serve503) => {
+            RouteTarget::Files { tree, rules } => match trees.open(tree) {
+                Ok(tree) => Ok(Self::Files(Arc::new(Site { tree, rules: rules.clone() }))),
+                Err(error) if refuse_missing => Err(error),
+                Err(error) => {
                     tracing::error!(%tree, error = &error as &dyn std::error::Error, "a published site cannot be opened");
                     Ok(Self::Missing)
                 }
@@ -300,7 +324,7 @@ mod tests {
     fn nothing_enters_a_displaced_instance_once_it_was_seen_empty() {
         let (upstreams, trees) = (Upstreams::default(), Trees::new("/nowhere".into()));
         let prepared = |number, name: &str| {
-            Arc::new(Prepared::new(&table(number, name), &upstreams, &trees, MissingTree::Refuse).unwrap())
+            Arc::new(Prepared::new(&table(number, name), &upstreams, &trees, MissingTree::Serve503).unwrap())
         };
         let names = ["refloat-a-web-0", "refloat-a-web-1"];
         let tables = [prepared(0, names[0]), prepared(1, names[1])];

@@ -22,7 +22,7 @@ pub enum StageError {
     /// It breaks a rule.
     #[error("the route table breaks a rule")]
     Rule(#[source] TableError),
-    /// A tree is not there.
+    /// A tree that a route newly leads to is not there.
     #[error("a published site cannot be opened")]
     Site(#[source] SiteError),
     /// It does not come after the active one.
@@ -88,7 +88,8 @@ impl Tables {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|staged| staged.version)
     }
 
-    /// Checks a table, opens what it names and keeps it. Staging the active table again succeeds and changes nothing.
+    /// Checks a table, opens what it names and keeps it. A site that cannot be opened refuses the table only where it is
+    /// new to its app. Staging the active table again succeeds and changes nothing.
     ///
     /// # Errors
     /// Why it cannot become the active one.
@@ -105,7 +106,10 @@ impl Tables {
             }
         }
         let shared = &self.shared;
-        let prepared = Prepared::new(&table, &shared.upstreams, &shared.trees, MissingTree::Refuse);
+        let active = shared.router.active();
+        // Where nothing serves, refusing one site would keep all the others away too.
+        let missing = if active.digest.is_some() { MissingTree::RefuseNew(&active) } else { MissingTree::Serve503 };
+        let prepared = Prepared::new(&table, &shared.upstreams, &shared.trees, missing);
         let prepared = Arc::new(prepared.map_err(StageError::Site)?);
         let staged = Staged { table: Arc::new(table), prepared, version };
         self.staged.lock().unwrap_or_else(PoisonError::into_inner).replace(staged);

@@ -285,3 +285,40 @@ async fn a_site_whose_tree_is_gone_does_not_take_the_others_with_it() {
     wire.send("GET / HTTP/1.1\r\nHost: b.test\r\n\r\n").await;
     assert_eq!(wire.answer().await.status, 503);
 }
+
+#[tokio::test]
+async fn a_site_whose_tree_is_gone_keeps_no_other_app_from_being_switched() {
+    let (old, new) = (App::named("old").await, App::named("new").await);
+    let mut rig = Rig::start().await;
+    let tree = rig.publish(&[("index.html", b"<p>site")]);
+    let apps = |release, app: &App, site_release| {
+        vec![
+            app_routes("a", release, vec![("/", instance("a-web-1", app.address))]),
+            app_routes("b", site_release, vec![("/", site(tree))]),
+        ]
+    };
+    rig.activate(apps(1, &old, 1)).await;
+    rig.restart(|folder| std::fs::remove_dir_all(folder.join("public")).unwrap()).await;
+    rig.activate(apps(2, &new, 1)).await;
+    assert_eq!(get(rig.address(), "/").await.text(), "new");
+    let deploys_it = rig.table(apps(2, &new, 2));
+    assert_eq!(rig.stage(&deploys_it).await.unwrap_err().code(), tonic::Code::InvalidArgument, "it never served");
+    rig.publish(&[("index.html", b"<p>site")]);
+    rig.activate(apps(2, &new, 2)).await;
+}
+
+#[tokio::test]
+async fn an_edge_without_a_table_takes_one_whose_site_is_gone() {
+    let app = App::named("fine").await;
+    let mut rig = Rig::start().await;
+    let gone = refloat_model::TreeDigest([7; 32]);
+    let apps = vec![
+        app_routes("a", 1, vec![("/", instance("a-web-1", app.address))]),
+        app_routes("b", 1, vec![("/", site(gone))]),
+    ];
+    rig.activate(apps).await;
+    assert_eq!(get(rig.address(), "/").await.text(), "fine");
+    let mut wire = Wire::open(rig.address()).await;
+    wire.send("GET / HTTP/1.1\r\nHost: b.test\r\n\r\n").await;
+    assert_eq!(wire.answer().await.status, 503);
+}
