@@ -50,6 +50,13 @@ impl<R: AsyncRead + Unpin> Source<R> {
         std::future::pending().await
     }
 
+    /// Gives the memory of an empty buffer back: what was in it waits to be written, maybe for long.
+    fn shrink(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// The reader itself.
     pub fn io(&self) -> &R {
         &self.io
@@ -323,11 +330,13 @@ where
                 source.buffer.advance(n);
                 decoder.took(n);
                 if out.len() >= BODY_READ_BYTES {
+                    source.shrink();
                     flush(out, sink, idle, written).await?;
                 }
             }
             Step::End => break,
             Step::NeedMore => {
+                source.shrink();
                 flush(out, sink, idle, written).await?;
                 match timeout(idle, source.fill(BODY_READ_BYTES)).await {
                     Err(_) => return Err(PumpError::ReadTimeout),

@@ -18,12 +18,13 @@ pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 pub const MAX_INTERIM_RESPONSES: usize = 16;
 /// Bytes that are asked for with one read of a head.
 pub const HEAD_READ_BYTES: usize = 4 * 1024;
-/// Bytes that are asked for with one read of a body, and the size at which what is encoded gets written.
-pub const BODY_READ_BYTES: usize = 32 * 1024;
+/// Bytes that are asked for with one read of a body, and the size at which what is encoded gets written. A client that
+/// stops reading keeps about as much in memory for as long as a write may wait, so it is small.
+pub const BODY_READ_BYTES: usize = 16 * 1024;
 /// Bytes of a next request that are read ahead while one is being answered.
 pub const READ_AHEAD_BYTES: usize = 16 * 1024;
-/// Bytes of a file that are read at a time.
-pub const FILE_READ_BYTES: usize = 128 * 1024;
+/// Bytes of a file that are read at a time; what a client that stops reading keeps in memory, as with a body.
+pub const FILE_READ_BYTES: usize = 16 * 1024;
 /// Most bytes that are read and thrown away after the last answer of a connection, so that it is not cut by a reset.
 pub const MAX_LINGER_BYTES: usize = 1024 * 1024;
 

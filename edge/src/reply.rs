@@ -174,7 +174,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Client<R, W> {
         let mut left = part.length;
         loop {
             left = left.saturating_sub(part.read.len() as u64);
-            self.out.extend_from_slice(&part.read);
+            // Each write may wait for long, by thousands at once: the piece is then in memory once, not twice. The
+            // first one leaves together with the head.
+            let piece = std::mem::take(&mut part.read);
+            if self.out.is_empty() {
+                self.out = BytesMut::from(bytes::Bytes::from(piece));
+            } else {
+                self.out.extend_from_slice(&piece);
+                drop(piece);
+            }
             if flush(&mut self.out, &mut self.sink, idle, written).await.is_err() {
                 return false;
             }
