@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::limits::Timeouts;
+use crate::limits::{ClientLimit, Timeouts};
 
 /// Longest path of a Unix socket in bytes, with room for a temporary suffix.
 const MAX_SOCKET_PATH_BYTES: usize = 96;
@@ -72,6 +72,8 @@ pub struct Config {
     pub inherited: Vec<TcpListener>,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// How many connections one client may have.
+    pub client_limit: ClientLimit,
     /// Where the access log goes.
     pub access_log: Box<dyn Write + Send>,
 }
@@ -119,6 +121,7 @@ impl Config {
             listen: args.listen,
             inherited,
             timeouts: Timeouts::default(),
+            client_limit: ClientLimit::default(),
             access_log: Box::new(std::io::stdout()),
         })
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access_log::AccessLog;
+use crate::clients::Clients;
 use crate::config::Config;
 use crate::control::ControlService;
 use crate::limits::{MAX_CONNECTIONS, MAX_TABLE_BYTES, POOL_SWEEP, Timeouts};
@@ -82,7 +83,8 @@ impl Edge {
         let control = tokio::spawn(serve_control(service, socket, stop_control.clone()));
         tokio::spawn(sweep(shared.clone(), stop.clone()));
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let acceptor = Acceptor { shared, stop: stop.clone(), slots, tasks: tasks.clone() };
+        let clients = Clients::new(config.client_limit);
+        let acceptor = Acceptor { shared, stop: stop.clone(), slots, clients, tasks: tasks.clone() };
         for listener in listeners {
             tasks.spawn(acceptor.clone().run(listener));
         }

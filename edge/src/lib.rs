@@ -1,14 +1,15 @@
 //! `refloat-edge`, the data plane: the only process that touches public traffic.
 //!
-//! A request's way through the files: [`listener`] → [`connection`] → [`head`] → [`router`] → [`proxy`] with
-//! [`upstream`] and [`body`], or [`files`] with [`site`] → [`access_log`]. The agent's way: [`control`] → [`tables`] →
-//! [`table_store`], then the router.
+//! A request's way through the files: [`listener`] with [`clients`] → [`connection`] → [`head`] → [`router`] →
+//! [`proxy`] with [`upstream`] and [`body`], or [`files`] with [`site`] → [`access_log`]. The agent's way: [`control`] →
+//! [`tables`] → [`table_store`], then the router.
 //!
 //! **Architecture invariants:** the edge never touches Docker, the ledger or the store. It serves without the agent,
 //! also after a restart. A request is bound to one table, once, at its head.
 
 pub mod access_log;
 pub mod body;
+pub mod clients;
 pub mod config;
 pub mod connection;
 pub mod control;

@@ -30,6 +30,9 @@ pub const MAX_LINGER_BYTES: usize = 1024 * 1024;
 
 /// Most client connections at once; one more waits in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 20_000;
+/// Most connections of one client, an IPv4 address or an IPv6 /64; one more is closed at once. An office behind one
+/// address, at six connections to a browser, stays below it, and forty addresses are needed to take all there are.
+pub const MAX_CONNECTIONS_PER_CLIENT: u32 = 512;
 /// Length of the kernel's queue of connections that are not accepted yet.
 pub const ACCEPT_BACKLOG: u32 = 1_024;
 /// How many leading bits the addresses of an app's network share: the agent gives every app a /26.
@@ -59,6 +62,21 @@ pub const UPSTREAM_IDLE_UNREPEATABLE: Duration = Duration::from_secs(1);
 pub const POOL_SWEEP: Duration = Duration::from_secs(1);
 /// What `Retry-After` says, in seconds.
 pub const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// How many connections one client may have; [`ClientLimit::default`] is what runs in production.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientLimit {
+    /// Most connections of one client.
+    pub connections: u32,
+    /// Whether clients on the host itself have no limit: a proxy in front, or a load generator, is one address.
+    pub loopback_exempt: bool,
+}
+
+impl Default for ClientLimit {
+    fn default() -> Self {
+        Self { connections: MAX_CONNECTIONS_PER_CLIENT, loopback_exempt: true }
+    }
+}
 
 /// The times that a test shortens; [`Timeouts::default`] is what runs in production.
 #[derive(Debug, Clone, Copy)]

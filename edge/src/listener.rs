@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::clients::Clients;
 use crate::connection;
 use crate::limits::{ACCEPT_BACK_OFF, ACCEPT_BACKLOG};
 use crate::shared::Shared;
@@ -98,6 +99,8 @@ pub struct Acceptor {
     pub stop: CancellationToken,
     /// One permit per connection.
     pub slots: Arc<Semaphore>,
+    /// Connections by address.
+    pub clients: Arc<Clients>,
     /// The connections.
     pub tasks: TaskTracker,
 }
@@ -118,10 +121,14 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    let Some(admitted) = self.clients.admit(peer.ip()) else {
+                        tracing::debug!(%peer, "closed a connection: its address has as many as it may");
+                        continue;
+                    };
                     let acceptor = self.clone();
                     self.tasks.spawn(async move {
                         acceptor.serve(stream, peer).await;
-                        drop(slot);
+                        drop((admitted, slot));
                     });
                 }
                 Err(error) => back_off(&error).await,

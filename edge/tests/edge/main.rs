@@ -3,6 +3,7 @@
 
 mod app;
 mod control;
+mod crowd;
 mod files;
 mod heads;
 mod process;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use refloat_edge::limits::Timeouts;
+use refloat_edge::limits::{ClientLimit, Timeouts};
 use refloat_edge::{Args, Config, Edge};
 use refloat_model::{
     AppName, AppRoutes, AppServing, Canonical as _, Epoch, FileTree, Generation, HostName, InstanceName, PathPrefix,
@@ -65,7 +65,7 @@ async fn connect(socket: &Path) -> ControlClient<Channel> {
     ControlClient::new(Endpoint::from_static("http://edge").connect_with_connector(connector).await.unwrap())
 }
 
-async fn start_edge(folder: &Path, log: Written, timeouts: Timeouts) -> Edge {
+async fn start_edge(folder: &Path, log: Written, timeouts: Timeouts, client_limit: ClientLimit) -> Edge {
     let args = Args {
         state_dir: folder.join("state"),
         public_dir: folder.join("public"),
@@ -74,25 +74,31 @@ async fn start_edge(folder: &Path, log: Written, timeouts: Timeouts) -> Edge {
     };
     let mut config = Config::new(args, Vec::new()).unwrap();
     config.timeouts = timeouts;
+    config.client_limit = client_limit;
     config.access_log = Box::new(log);
     Edge::start(config).await.unwrap()
 }
 
 impl Rig {
     pub(crate) async fn start() -> Self {
-        Self::with(timeouts()).await
+        Self::with(timeouts(), ClientLimit::default()).await
     }
 
     pub(crate) async fn impatient(change: impl FnOnce(&mut Timeouts)) -> Self {
         let mut timeouts = timeouts();
         change(&mut timeouts);
-        Self::with(timeouts).await
+        Self::with(timeouts, ClientLimit::default()).await
     }
 
-    async fn with(timeouts: Timeouts) -> Self {
+    /// An edge that counts connections from its own host too.
+    pub(crate) async fn crowded(connections: u32) -> Self {
+        Self::with(timeouts(), ClientLimit { connections, loopback_exempt: false }).await
+    }
+
+    async fn with(timeouts: Timeouts, client_limit: ClientLimit) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = Written::default();
-        let edge = start_edge(folder.path(), log.clone(), timeouts).await;
+        let edge = start_edge(folder.path(), log.clone(), timeouts, client_limit).await;
         let control = connect(&folder.path().join("edge.sock")).await;
         Self { folder, log, control, edge: Some(edge), number: 0 }
     }
@@ -149,7 +155,8 @@ impl Rig {
     pub(crate) async fn restart(&mut self, between: impl FnOnce(&Path)) {
         self.edge.take().unwrap().shut_down().await;
         between(self.folder.path());
-        self.edge = Some(start_edge(self.folder.path(), self.log.clone(), timeouts()).await);
+        let (folder, log) = (self.folder.path(), self.log.clone());
+        self.edge = Some(start_edge(folder, log, timeouts(), ClientLimit::default()).await);
         self.control = connect(&self.folder.path().join("edge.sock")).await;
     }
 
