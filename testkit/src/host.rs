@@ -375,6 +375,16 @@ impl Host {
         self.traces().containers()
     }
 
+    /// Ids of the containers of one-off commands.
+    ///
+    /// # Panics
+    /// When the engine does not answer.
+    #[must_use]
+    pub fn one_offs(&self) -> Vec<String> {
+        let ours = self.traces().label("one-off");
+        lines(&self.docker(&["ps", "--all", "--quiet", "--filter", &ours]))
+    }
+
     /// The engine's word for what a container does: `running`, `paused`, `exited`; nothing when it is gone.
     #[must_use]
     pub fn state_of(&self, container: &str) -> String {

@@ -133,7 +133,12 @@ impl AppService for Apps {
         let ports = Arc::clone(&self.ports);
         tokio::spawn(async move {
             let ran = ports.runs.run(command, RunIo { stdin, output });
-            let (code, ()) = tokio::join!(ran, pass_output(output_from, to.clone()));
+            let work = async { tokio::join!(ran, pass_output(output_from, to.clone())) };
+            let (code, ()) = tokio::select! {
+                ended = work => ended,
+                // Nobody is there any more: the command ends with its container, also one that prints nothing.
+                () = to.closed() => return,
+            };
             let last = match code {
                 Ok(code) => Ok(run_output::Output::ExitCode(i32::try_from(code).unwrap_or(-1))),
                 Err(denied) => Err(status::denied(denied)),

@@ -54,6 +54,9 @@ use crate::journal::Journal;
 
 /// Largest message in bytes: a manifest of 100,000 objects is 3.4 MB, a piece of an upload 1 MiB.
 const MAX_MESSAGE_BYTES: usize = 8 << 20;
+/// Largest message of a service that strangers may call, in bytes: a request to pair is 2 KB. It is held in memory before
+/// anything can judge who sends it.
+const MAX_STRANGER_MESSAGE_BYTES: usize = 32 << 10;
 /// Calls that one connection has at the same time.
 const MAX_CALLS_PER_CONNECTION: u32 = 64;
 /// Largest headers of one request in bytes.
@@ -143,7 +146,10 @@ fn routes(ports: Ports) -> Result<Routes, ServeError> {
     let ports = Arc::new(ports);
     let mut routes = Routes::builder();
     routes
-        .add_service(IdentityServiceServer::new(IdentityApi::new(Arc::clone(&ports))))
+        .add_service(
+            IdentityServiceServer::new(IdentityApi::new(Arc::clone(&ports)))
+                .max_decoding_message_size(MAX_STRANGER_MESSAGE_BYTES),
+        )
         .add_service(
             SourceServiceServer::new(SourceApi::new(Arc::clone(&ports))).max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
@@ -153,7 +159,7 @@ fn routes(ports: Ports) -> Result<Routes, ServeError> {
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(AppServiceServer::new(Apps::new(ports)))
-        .add_service(health)
+        .add_service(health.max_decoding_message_size(MAX_STRANGER_MESSAGE_BYTES))
         .add_service(reflection);
     Ok(routes.routes())
 }

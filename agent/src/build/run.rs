@@ -43,7 +43,10 @@ impl Run<'_> {
         let parts = &self.builder.parts;
         let _turn = self.builder.turn.take(&self.job.app, self.progress, cancel).await?;
         parts.disks.check_before()?;
-        parts.room.make_room().await;
+        tokio::select! {
+            () = parts.room.make_room() => {}
+            () = cancel.cancelled() => return Err(BuildError::Cancelled),
+        }
         let cap = Arc::clone(&parts.cap);
         let applied = blocking("cap the build", move || {
             cap.forget_use();

@@ -409,12 +409,13 @@ impl MakeRoom for StandbyRoom {
 impl MakeRoom for Deployments {
     async fn make_room(&self) {
         let apps: Vec<App> = self.apps().values().cloned().collect();
-        for app in apps {
+        let evicted = apps.iter().map(|app| async {
             let (answer, answered) = oneshot::channel();
             if app.messages.send(Message::Evict { answer }).await.is_ok() {
                 answered.await.ok();
             }
-        }
+        });
+        futures_util::future::join_all(evicted).await;
     }
 }
 

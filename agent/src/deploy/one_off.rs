@@ -36,12 +36,14 @@ impl Deployments {
         let process = pick(&record, command.process.as_ref()).ok_or_else(|| no_container(&state))?;
         let context = self.context(&state.app);
         let spec = planning::runtime_spec(context.settings.host_id, &record.release, process);
+        // A name of its own: one that is still being removed must not stand in the way.
+        let attempt = uuid::Uuid::new_v4().as_fields().0;
         let instance = InstanceRecord {
-            name: InstanceName::derive(&state.app, &process.name, &spec, u32::MAX),
+            name: InstanceName::derive(&state.app, &process.name, &spec, attempt),
             process: process.name.clone(),
             release: record.number,
             spec,
-            attempt: u32::MAX,
+            attempt,
             // The engine picks one: nothing is routed to it.
             ip: [0; 4],
             port: 0,

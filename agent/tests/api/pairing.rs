@@ -52,6 +52,15 @@ async fn a_code_pairs_one_device_which_is_known_from_then_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_cannot_make_the_agent_hold_a_large_message() {
+    let agent = Agent::start().await;
+    let code = code(&agent).await;
+    let large = pair(&agent, &code, "x".repeat(64 << 10)).await.unwrap_err();
+    assert_eq!(large.code(), Code::OutOfRange, "{large:?}");
+    assert!(pair(&agent, &code, request().1).await.is_ok(), "and the code is not used up");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_attempts_are_refused_without_burning_the_code() {
     let agent = Agent::start().await;
     let right = code(&agent).await;
