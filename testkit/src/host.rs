@@ -94,8 +94,21 @@ impl Traces {
         let images = format!("reference=refloat-{}/*", &self.id[..8]);
         let tags = ["images", "--filter", &images, "--format", "{{.Repository}}:{{.Tag}}"];
         remove(&tags, &["rmi", "--force"]);
+        self.remove_build_group();
         // A folder that is gone already is what was wanted.
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+
+    /// The control group of its builds, in every hierarchy.
+    fn remove_build_group(&self) {
+        let group = format!("refloat-build-{}", &self.id[..8]);
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+        for hierarchy in hierarchies.chain([root.to_owned()]) {
+            // Where there is none, there is nothing to remove.
+            let _ = std::fs::remove_dir(hierarchy.join(&group).join("buildkit"));
+            let _ = std::fs::remove_dir(hierarchy.join(&group));
+        }
     }
 
     /// Where its state lies.

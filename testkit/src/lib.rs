@@ -1,4 +1,4 @@
-//! Fakes, a throw-away authority and a harness for real binaries. Never shipped.
+//! A harness for real programs. Never shipped.
 //!
 //! The harness ([`host`], [`laptop`], [`load`]) runs the programs as a person would: `refloatd` and `refloat-edge` with
 //! a state folder, ports and a network of their own, `refloat` with a configuration folder of its own, and a steady

@@ -23,6 +23,17 @@ const PURE_NEVER_NAME: [&str; 9] = [
     "rand::",
 ];
 const NOBODY_DEPENDS_ON: [&str; 3] = ["refloat-agent", "refloat-edge", "refloat-cli"];
+/// Which of our crates each of them may depend on.
+const MAP: [(&str, &[&str]); 8] = [
+    ("refloat-model", &[]),
+    ("refloat-plan", &[]),
+    ("refloat-proto", &[]),
+    ("refloat-agent", &["refloat-model", "refloat-plan", "refloat-proto"]),
+    ("refloat-edge", &["refloat-model", "refloat-proto"]),
+    ("refloat-cli", &["refloat-plan", "refloat-proto"]),
+    ("refloat-testkit", &[]),
+    ("refloat-e2e", &["refloat-testkit"]),
+];
 const PRODUCT_FOLDERS: [&str; 6] = ["model/src", "plan/src", "proto/src", "agent/src", "edge/src", "cli/src"];
 
 /// Each package's dependencies by name: (normal ones, all of them).
@@ -138,6 +149,16 @@ fn model_and_plan_reach_no_runtime_socket_store_or_randomness() {
 #[test]
 fn model_and_plan_name_no_clock_disk_socket_environment_or_randomness() {
     assert_eq!(that_name(&["model/src", "plan/src"], &PURE_NEVER_NAME, &[]), NONE);
+}
+
+#[test]
+fn our_crates_depend_on_each_other_as_the_map_says() {
+    let graph = graph();
+    for (from, allowed) in MAP {
+        let all = graph.normal.get(from).cloned().unwrap_or_default();
+        let ours: Vec<_> = all.into_iter().filter(|to| to.starts_with("refloat-") && to != from).collect();
+        assert_eq!(ours, allowed, "{from}");
+    }
 }
 
 #[test]
