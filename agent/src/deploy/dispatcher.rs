@@ -423,9 +423,16 @@ fn unreadable(error: JournalError) -> Denied {
     denied(Refused::Failed(error.to_string()), None)
 }
 
+/// What is fine after something that did not begin.
+pub(super) fn untouched(serving: Option<ReleaseNumber>) -> String {
+    match serving {
+        Some(number) => format!("{number} still serves; nothing was changed"),
+        None => "nothing was changed".to_owned(),
+    }
+}
+
 pub(super) fn denied(refused: Refused, serving: Option<ReleaseNumber>) -> Denied {
-    let still_fine = serving.map(|n| format!("{n} still serves; nothing was changed"));
-    let still_fine = still_fine.unwrap_or_else(|| "nothing was changed".to_owned());
+    let still_fine = untouched(serving);
     match refused {
         Refused::Denied(denial) => Denied {
             reason: denial.reason(),

@@ -19,8 +19,8 @@ use refloat_model::difference::{self, Side};
 use refloat_model::planning;
 use refloat_model::{
     Action, AppName, AppServing, AppState, Author, Change as Difference, DeployAction, Deployment, EnvId, EnvRecord,
-    Event, Generation, InstanceName, InstanceRecord, Outcome, Phase, PlanDigest, Process, ProcessName, Release,
-    ReleaseMeta, ReleaseNumber, ReleaseRecord, RouteTarget, SourceDigest,
+    Event, InstanceName, InstanceRecord, Outcome, Phase, PlanDigest, Process, ProcessName, Release, ReleaseMeta,
+    ReleaseNumber, ReleaseRecord, RouteTarget, SourceDigest,
 };
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -144,19 +144,13 @@ impl Driver {
             next_command: "systemctl restart refloatd".to_owned(),
             lines: Vec::new(),
         };
-        self.say(Update::Ended(Box::new(Report {
-            outcome: Outcome::Failed(failure),
+        let report = Report {
             serving: self.deployment.serving_before,
             release: self.deployment.release,
             still_fine: "the edge goes on serving".to_owned(),
-            addresses: Vec::new(),
-            fetched: Vec::new(),
-            timings: Vec::new(),
-            downtimes: Vec::new(),
-            undone: Vec::new(),
-            emergency: String::new(),
-            generation: Generation::default(),
-        })));
+            ..empty_report(Outcome::Failed(failure))
+        };
+        self.say(Update::Ended(Box::new(report)));
     }
 
     async fn attempt(&mut self) -> Result<Ended, Stop> {

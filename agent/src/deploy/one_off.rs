@@ -6,7 +6,7 @@ use refloat_model::{
 };
 
 use super::app_task::Refused;
-use super::dispatcher::{Deployments, denied};
+use super::dispatcher::{Deployments, denied, untouched};
 use super::request::Denied;
 use super::stop::Stop;
 use crate::docker::{RunIo, RunRequest};
@@ -76,7 +76,7 @@ fn not_run(state: &AppState, failure: Failure) -> Denied {
     Denied {
         reason: "COMMAND_NOT_RUN",
         message: format!("the command did not run: {}", failure.message),
-        still_fine: denied(Refused::Failed(String::new()), state.serves()).still_fine,
+        still_fine: untouched(state.serves()),
         next_command: failure.next_command,
     }
 }
