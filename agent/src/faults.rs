@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use refloat_model::{
     AppName, AppState, DeploymentId, DeploymentRecord, EnvId, EnvRecord, Event, Generation, HostState, ImageDigest,
-    InstanceName, Principal, ReleaseNumber, ReleaseRecord, RouteTable, TableDigest,
+    InstanceName, OneOffId, OneOffRecord, Principal, ReleaseNumber, ReleaseRecord, RouteTable, TableDigest,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -227,6 +227,10 @@ impl Journal for FaultyJournal {
     async fn env(&self, app: &AppName, env: &EnvId) -> Result<Option<EnvRecord>, JournalError> {
         self.faults.alive().await;
         self.inner.env(app, env).await
+    }
+    async fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, JournalError> {
+        self.faults.alive().await;
+        self.inner.one_off(app, id).await
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use refloat_model::{AppName, DeploymentId, Principal};
 
-use crate::api::port::{DeploymentsPort, OneOff, RunPort, Running, Updates};
+use crate::api::port::{DeploymentsPort, RunPort, Updates};
 use crate::app_logs::AppLogs;
 use crate::build::space::Disks;
 use crate::build::{EngineBuilder, MakeRoom, Parts as BuildParts, Settings as BuildSettings, SourcePlanner};
@@ -22,7 +22,7 @@ use crate::deploy::ports::{Output, Ports, Settings};
 use crate::deploy::request::{Denied, Submit};
 use crate::deploy::sealed_vault::SealedVault;
 use crate::deploy::stored::StoredTrees;
-use crate::deploy::{Deployments, StandbyRoom, Watch};
+use crate::deploy::{AppOverview, Deployments, StandbyRoom, Watch};
 use crate::docker::{EngineInfo, RunIo};
 use crate::probe::TcpProbe;
 use crate::public::{Publication, Publisher};
@@ -229,26 +229,14 @@ impl DeploymentsPort for Deployments {
         Self::cancel(self, app, by).await
     }
 
-    async fn running(&self) -> Vec<Running> {
-        let running = self.overview().await.into_iter();
-        running
-            .map(|it| Running {
-                app: it.app,
-                deployment: it.deployment,
-                kind: it.kind,
-                phase: it.phase,
-                started_at_ms: it.started_at_ms,
-                by: it.by,
-            })
-            .collect()
+    async fn running(&self) -> Vec<AppOverview> {
+        self.overview().await
     }
 }
 
 #[async_trait]
 impl RunPort for Deployments {
-    async fn run(&self, command: OneOff, io: RunIo) -> Result<i64, Denied> {
-        let OneOff { app, process, command, tty, by } = command;
-        tracing::info!(by = %by, "one-off command");
-        Self::run(self, Command { app, process, argv: command, tty }, io).await
+    async fn run(&self, command: Command, io: RunIo) -> Result<i64, Denied> {
+        Self::run(self, command, io).await
     }
 }

@@ -12,6 +12,8 @@ use refloat_agent::ledger::{Ledger, LedgerOptions, Position, ReplayError};
 use refloat_agent::store::MemoryRecords;
 use refloat_model::{Entry, Epoch, Event};
 
+/// What the program of today writes. It adds one-off commands to the first format.
+const NEWEST: &str = "ledger-v1-one-off";
 const NOW_MS: u64 = 1_700_000_000_000;
 
 fn fixture(name: &str) -> PathBuf {
@@ -60,7 +62,8 @@ fn the_first_format_loads_and_adds_up_to_the_same() {
     all.unwrap();
     let kinds = |events: &[Event]| events.iter().map(std::mem::discriminant).collect::<Vec<_>>();
     let events: Vec<_> = entries.iter().map(|entry| entry.event.clone()).collect();
-    assert_eq!(kinds(&events), kinds(&history()));
+    let history = kinds(&history());
+    assert_eq!(kinds(&events), history[..events.len()], "later formats only add kinds");
     let mut store = MemoryRecords::empty();
     store.prepare(&entries).unwrap();
     store.commit(ledger.position()).unwrap();
@@ -70,15 +73,33 @@ fn the_first_format_loads_and_adds_up_to_the_same() {
 }
 
 #[test]
-fn what_is_written_today_is_byte_for_byte_the_first_format() {
+fn the_newest_format_knows_commands() {
+    let folder = copy_of(NEWEST);
+    let (ledger, _) = Ledger::open(folder.path(), LedgerOptions::default(), NOW_MS).unwrap();
+    let mut commands = 0;
+    let all: Result<(), ReplayError<()>> = ledger.replay(&Position::GENESIS, |_, content| {
+        if let Content::Entry(entry) = content {
+            commands += usize::from(matches!(entry.event, Event::OneOffBegan { .. } | Event::OneOffEnded { .. }));
+        }
+        Ok(())
+    });
+    all.unwrap();
+    assert_eq!(commands, 4);
+}
+
+#[test]
+fn what_is_written_today_is_byte_for_byte_the_newest_format() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path());
     let same = ["00000001.log", "00000002.log", "00000003.log"].iter().all(|name| {
-        let (then, now) = (std::fs::read(fixture("ledger-v1").join(name)), std::fs::read(folder.path().join(name)));
+        let (then, now) = (std::fs::read(fixture(NEWEST).join(name)), std::fs::read(folder.path().join(name)));
         then.unwrap() == now.unwrap()
     });
     if !same {
         let kept = folder.keep();
-        panic!("a new format needs a new version byte and a new fixture, which is in {}", kept.display());
+        panic!(
+            "a new kind of record needs a new fixture, a changed one a new version byte too; it is in {}",
+            kept.display()
+        );
     }
 }

@@ -6,9 +6,10 @@ use std::net::Ipv4Addr;
 
 use crate::deployment::{Deployment, Origin, Outcome};
 use crate::id::{
-    AppName, ContentId, DeploymentId, EnvId, Epoch, Generation, InstanceName, ProcessName, ReleaseId, ReleaseNumber,
-    TableDigest,
+    AppName, ContentId, DeploymentId, EnvId, Epoch, Generation, InstanceName, OneOffId, ProcessName, ReleaseId,
+    ReleaseNumber, TableDigest,
 };
+use crate::one_off::{OneOff, OneOffEnd};
 use crate::principal::Principal;
 use crate::release::Release;
 use crate::route::{AppRoutes, HostName};
@@ -156,6 +157,22 @@ pub enum Event {
         /// The app.
         app: AppName,
     },
+    /// A command is about to be run once.
+    OneOffBegan {
+        /// The app.
+        app: AppName,
+        /// What is run.
+        one_off: OneOff,
+    },
+    /// It has ended, and its container is gone or will be removed.
+    OneOffEnded {
+        /// The app.
+        app: AppName,
+        /// Which.
+        id: OneOffId,
+        /// How.
+        end: OneOffEnd,
+    },
 }
 
 /// What people want to know about a release and what its identity does not cover.
@@ -250,6 +267,8 @@ impl Event {
             | Self::DomainsSet { app, .. }
             | Self::EnvSealed { app, .. }
             | Self::DeploymentEnded { app, .. }
+            | Self::OneOffBegan { app, .. }
+            | Self::OneOffEnded { app, .. }
             | Self::AppDestroyed { app } => Some(app),
         }
     }

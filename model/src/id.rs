@@ -367,6 +367,17 @@ impl fmt::Debug for DeploymentId {
     }
 }
 
+/// Identity of one run of a command: the client's UUID of the mutation, so that a retry names the same one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct OneOffId(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 16]);
+
+impl fmt::Debug for OneOffId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex(&self.0[..4]))
+    }
+}
+
 /// Rises when a ledger is restored from a copy, so that a table of the lost future never outranks a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Default)]
 #[cbor(transparent)]

@@ -14,6 +14,7 @@ pub mod difference;
 pub mod event;
 pub mod id;
 pub mod lineage;
+pub mod one_off;
 pub mod planning;
 pub mod principal;
 pub mod release;
@@ -27,15 +28,17 @@ pub use deployment::{Action, DeployAction, Deployment, Failure, Origin, Outcome,
 pub use difference::Change;
 pub use event::{Entry, EnvVariable, Event, InstanceRecord, ReleaseIdentity, ReleaseMeta};
 pub use id::{
-    AppName, ContentId, DeploymentId, EnvId, Epoch, Generation, ImageDigest, InstanceName, NameError, PlanDigest,
-    ProcessName, ReleaseId, ReleaseNumber, SourceDigest, TableDigest, TreeDigest,
+    AppName, ContentId, DeploymentId, EnvId, Epoch, Generation, ImageDigest, InstanceName, NameError, OneOffId,
+    PlanDigest, ProcessName, ReleaseId, ReleaseNumber, SourceDigest, TableDigest, TreeDigest,
 };
+pub use one_off::{OneOff, OneOffEnd};
 pub use principal::{Principal, Via};
 pub use release::{
     Author, Backend, Hardening, Health, Process, ProcessKind, Release, Resources, StaticRules, VolumeMount,
 };
 pub use route::{AppRoutes, AppServing, HostName, PathPrefix, Route, RouteTable, RouteTarget, TableError};
 pub use state::{
-    Activation, AppState, Client, DeploymentRecord, EnvRecord, FoldError, HostState, Records, ReleaseRecord,
+    Activation, AppState, Client, DeploymentRecord, EnvRecord, FoldError, HostState, OneOffRecord, Records,
+    ReleaseRecord,
 };
 pub use tree::{FileTree, TreeFile};

@@ -8,7 +8,8 @@ use minicbor::{Decode, Encode};
 
 use crate::deployment::{Action, Deployment, Outcome};
 use crate::event::{Entry, EnvVariable, Event, InstanceRecord, ReleaseIdentity, ReleaseMeta};
-use crate::id::{AppName, DeploymentId, EnvId, Epoch, Generation, ReleaseNumber};
+use crate::id::{AppName, DeploymentId, EnvId, Epoch, Generation, OneOffId, ReleaseNumber};
+use crate::one_off::{OneOff, OneOffEnd};
 use crate::principal::Principal;
 use crate::release::Release;
 use crate::route::{HostName, RouteTable};
@@ -92,6 +93,9 @@ pub struct AppState {
     /// Highest attempt that any instance of this app has had.
     #[n(11)]
     pub attempt: u32,
+    /// Commands that were begun and have not ended.
+    #[n(12)]
+    pub one_offs: Vec<OneOffId>,
 }
 
 impl AppState {
@@ -173,6 +177,26 @@ pub struct EnvRecord {
     pub variables: Vec<EnvVariable>,
 }
 
+/// One command's record, running or ended.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct OneOffRecord {
+    /// What was run.
+    #[n(0)]
+    pub one_off: OneOff,
+    /// Who asked.
+    #[n(1)]
+    pub by: Principal,
+    /// When it began, Unix time in milliseconds.
+    #[n(2)]
+    pub began_at_ms: u64,
+    /// How it ended.
+    #[n(3)]
+    pub end: Option<OneOffEnd>,
+    /// When it ended, Unix time in milliseconds; 0 while it runs.
+    #[n(4)]
+    pub ended_at_ms: u64,
+}
+
 /// Where the fold reads and writes. Writes of one entry become visible together with the entry's position, or not at all.
 pub trait Records {
     /// What a failing read is.
@@ -185,11 +209,13 @@ pub trait Records {
     fn release(&self, app: &AppName, number: ReleaseNumber) -> Result<Option<ReleaseRecord>, Self::Error>;
     /// One deployment's record.
     fn deployment(&self, id: &DeploymentId) -> Result<Option<DeploymentRecord>, Self::Error>;
+    /// One command's record.
+    fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, Self::Error>;
     /// Keeps the host's record.
     fn put_host(&mut self, host: HostState);
     /// Keeps an app's record.
     fn put_app(&mut self, app: AppState);
-    /// Forgets an app, its releases, environments and deployments.
+    /// Forgets an app, its releases, environments, deployments and commands.
     fn forget_app(&mut self, app: &AppName) -> Result<(), Self::Error>;
     /// Keeps a release's record.
     fn put_release(&mut self, app: &AppName, release: ReleaseRecord);
@@ -197,6 +223,8 @@ pub trait Records {
     fn put_deployment(&mut self, id: DeploymentId, deployment: DeploymentRecord);
     /// Keeps an environment's record.
     fn put_env(&mut self, app: &AppName, env: EnvId, record: EnvRecord);
+    /// Keeps a command's record.
+    fn put_one_off(&mut self, app: &AppName, record: OneOffRecord);
 }
 
 /// Why an entry cannot be folded.
@@ -279,6 +307,8 @@ pub fn apply<R: Records>(records: &mut R, entry: &Entry) -> Result<(), FoldError
             records.put_host(host);
             records.forget_app(app).map_err(FoldError::Read)
         }
+        Event::OneOffBegan { app, one_off } => begin_one_off(records, app, one_off, entry),
+        Event::OneOffEnded { app, id, end } => end_one_off(records, app, *id, end, entry.at_ms),
     }
 }
 
@@ -334,6 +364,7 @@ fn create_app<R: Records>(records: &mut R, app: &AppName, subnet: u16) -> Result
         instances: Vec::new(),
         displaced: None,
         attempt: 0,
+        one_offs: Vec::new(),
     });
     Ok(())
 }
@@ -455,6 +486,41 @@ fn end_deployment<R: Records>(
             state.deployment = None;
         }
     })
+}
+
+fn begin_one_off<R: Records>(
+    records: &mut R,
+    app: &AppName,
+    one_off: &OneOff,
+    entry: &Entry,
+) -> Result<(), FoldError<R::Error>> {
+    if records.one_off(app, one_off.id).map_err(FoldError::Read)?.is_some() {
+        return Err(FoldError::DoesNotFit("that command was begun before"));
+    }
+    let record = OneOffRecord {
+        one_off: one_off.clone(),
+        by: entry.by.clone(),
+        began_at_ms: entry.at_ms,
+        end: None,
+        ended_at_ms: 0,
+    };
+    records.put_one_off(app, record);
+    with_app(records, app, |state| state.one_offs.push(one_off.id))
+}
+
+fn end_one_off<R: Records>(
+    records: &mut R,
+    app: &AppName,
+    id: OneOffId,
+    end: &OneOffEnd,
+    at_ms: u64,
+) -> Result<(), FoldError<R::Error>> {
+    let record = records.one_off(app, id).map_err(FoldError::Read)?;
+    let mut record = record.ok_or(FoldError::DoesNotFit("there is no such command"))?;
+    record.end = Some(end.clone());
+    record.ended_at_ms = at_ms;
+    records.put_one_off(app, record);
+    with_app(records, app, |state| state.one_offs.retain(|running| *running != id))
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::deployment::{Action, Failure};
-use crate::id::{EnvId, PlanDigest, ReleaseId, SourceDigest};
+use crate::id::{EnvId, PlanDigest, ProcessName, ReleaseId, SourceDigest};
 use crate::lineage::{self, NoTarget};
+use crate::one_off::{OneOff, OneOffEnd};
 use crate::release::Author;
 use crate::route::{AppRoutes, AppServing};
 
@@ -19,6 +20,7 @@ struct Plain {
     releases: BTreeMap<(AppName, ReleaseNumber), ReleaseRecord>,
     deployments: BTreeMap<DeploymentId, DeploymentRecord>,
     envs: BTreeMap<(AppName, EnvId), EnvRecord>,
+    one_offs: BTreeMap<(AppName, OneOffId), OneOffRecord>,
 }
 
 impl Records for Plain {
@@ -35,6 +37,9 @@ impl Records for Plain {
     fn deployment(&self, id: &DeploymentId) -> Result<Option<DeploymentRecord>, Infallible> {
         Ok(self.deployments.get(id).cloned())
     }
+    fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, Infallible> {
+        Ok(self.one_offs.get(&(app.clone(), id)).cloned())
+    }
     fn put_host(&mut self, host: HostState) {
         self.host = host;
     }
@@ -46,6 +51,7 @@ impl Records for Plain {
         self.releases.retain(|(of, _), _| of != app);
         self.deployments.retain(|_, record| record.app != *app);
         self.envs.retain(|(of, _), _| of != app);
+        self.one_offs.retain(|(of, _), _| of != app);
         Ok(())
     }
     fn put_release(&mut self, app: &AppName, release: ReleaseRecord) {
@@ -56,6 +62,9 @@ impl Records for Plain {
     }
     fn put_env(&mut self, app: &AppName, env: EnvId, record: EnvRecord) {
         self.envs.insert((app.clone(), env), record);
+    }
+    fn put_one_off(&mut self, app: &AppName, record: OneOffRecord) {
+        self.one_offs.insert((app.clone(), record.one_off.id), record);
     }
 }
 
@@ -333,16 +342,37 @@ fn a_destroyed_app_leaves_nothing_and_frees_its_network() {
     let untouched = Host::with_app().records.host.subnets;
     host.deploy(1);
     host.apply(Event::EnvSealed { app: shop(), env: EnvId([3; 32]), variables: Vec::new() }).unwrap();
+    host.apply(command(1)).unwrap();
     let id = host.accept(Action::Destroy { volumes: false });
     let commit = host.commit(id, None, None);
     host.apply(commit).unwrap();
     host.apply(Event::AppDestroyed { app: shop() }).unwrap();
-    let Plain { host: record, apps, releases, deployments, envs } = host.records.clone();
-    assert!(apps.is_empty() && releases.is_empty() && deployments.is_empty() && envs.is_empty());
+    let Plain { host: record, apps, releases, deployments, envs, one_offs } = host.records.clone();
+    assert!(apps.is_empty() && releases.is_empty() && deployments.is_empty() && envs.is_empty() && one_offs.is_empty());
     assert_eq!((record.subnets.len(), record.table.apps.len()), (0, 0));
     assert_eq!(record.table.generation.number, 2, "the table never goes back");
     host.apply(Event::AppCreated { app: shop(), subnet: 0 }).unwrap();
     assert_eq!(host.records.host.subnets, untouched);
+}
+
+fn command(number: u8) -> Event {
+    let web = ProcessName::new("web").unwrap();
+    let one_off = OneOff::of(OneOffId([number; 16]), ReleaseNumber(1), web, &["ls".to_owned()], String::new());
+    Event::OneOffBegan { app: shop(), one_off }
+}
+
+#[test]
+fn a_command_runs_until_it_ends_and_is_begun_once() {
+    let mut host = Host::with_app();
+    host.deploy(1);
+    host.apply(command(1)).unwrap();
+    host.apply(command(2)).unwrap();
+    let id = OneOffId([1; 16]);
+    host.apply(Event::OneOffEnded { app: shop(), id, end: OneOffEnd::Exited(3) }).unwrap();
+    assert_eq!(host.records.apps[&shop()].one_offs, [OneOffId([2; 16])]);
+    assert_eq!(host.records.one_offs[&(shop(), id)].end, Some(OneOffEnd::Exited(3)));
+    assert!(host.apply(command(1)).is_err(), "one that has ended");
+    assert!(host.apply(command(2)).is_err(), "one that runs");
 }
 
 #[test]
@@ -354,6 +384,7 @@ fn an_event_about_what_is_not_there_does_not_fit() {
         Event::AppCreated { app: shop(), subnet: 9 },
         Event::AppCreated { app: nobody.clone(), subnet: 0 },
         Event::DomainsSet { app: nobody.clone(), domains: Vec::new() },
+        Event::OneOffEnded { app: shop(), id: OneOffId([99; 16]), end: OneOffEnd::Exited(0) },
         Event::DeploymentEnded { app: shop(), deployment: nothing, outcome: Outcome::Done },
         Event::DeploymentResumed { app: shop(), deployment: nothing },
         host.commit(id, Some(7), Some(routes(7, AppServing::Serving))),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use refloat_model::{AppName, ProcessName, ReleaseNumber};
+use refloat_model::{AppName, OneOffId, ProcessName, ReleaseNumber};
 use refloat_proto::v1::app_service_server::AppService;
 use refloat_proto::v1::{
     EnvName, GetStatusRequest, GetStatusResponse, ListAppsRequest, ListAppsResponse, ListEnvRequest, ListEnvResponse,
@@ -16,13 +16,13 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::port::OneOff;
 use super::release::find_app;
 use super::survey::Survey;
 use super::{Ports, convert, gate, status};
 use crate::app_logs::cursor::Cursor;
 use crate::app_logs::line::Source;
 use crate::app_logs::{AppLogs, DEFAULT_TAIL, MAX_TAIL, Stream as LogStream};
+use crate::deploy::one_off::Command;
 use crate::docker::RunIo;
 
 const LINES_AHEAD: usize = 256;
@@ -133,12 +133,7 @@ impl AppService for Apps {
         let ports = Arc::clone(&self.ports);
         tokio::spawn(async move {
             let ran = ports.runs.run(command, RunIo { stdin, output });
-            let work = async { tokio::join!(ran, pass_output(output_from, to.clone())) };
-            let (code, ()) = tokio::select! {
-                ended = work => ended,
-                // Nobody is there any more: the command ends with its container, also one that prints nothing.
-                () = to.closed() => return,
-            };
+            let (code, ()) = tokio::join!(ran, pass_output(output_from, to.clone()));
             let last = match code {
                 Ok(code) => Ok(run_output::Output::ExitCode(i32::try_from(code).unwrap_or(-1))),
                 Err(denied) => Err(status::denied(denied)),
@@ -150,17 +145,19 @@ impl AppService for Apps {
     }
 }
 
-fn one_off(start: RunStart, by: refloat_model::Principal) -> Result<OneOff, Status> {
-    convert::mutation(start.mutation)?;
+fn one_off(start: RunStart, by: refloat_model::Principal) -> Result<Command, Status> {
+    let (key, reason) = convert::mutation(start.mutation)?;
     let bytes: usize = start.command.iter().map(String::len).sum();
     if start.command.is_empty() || start.command.len() > MAX_ARGUMENTS || bytes > MAX_ARGUMENT_BYTES {
         let message = format!("a command has 1 to {MAX_ARGUMENTS} words of {MAX_ARGUMENT_BYTES} bytes in all");
         return Err(status::invalid(message));
     }
-    Ok(OneOff {
+    Ok(Command {
+        id: OneOffId(key.0),
+        reason,
         app: convert::app(&start.app)?,
         process: convert::process(&start.process)?,
-        command: start.command,
+        argv: start.command,
         tty: start.tty,
         by,
     })
@@ -182,7 +179,13 @@ async fn feed(mut input: Streaming<RunInput>, to: mpsc::Sender<Vec<u8>>) {
 }
 
 async fn pass_output(mut from: mpsc::Receiver<(bool, Vec<u8>)>, to: mpsc::Sender<Result<RunOutput, Status>>) {
-    while let Some((stderr, bytes)) = from.recv().await {
+    loop {
+        let piece = tokio::select! {
+            // Nobody is there any more: the command sees it by this channel, also one that prints nothing.
+            () = to.closed() => return,
+            piece = from.recv() => piece,
+        };
+        let Some((stderr, bytes)) = piece else { return };
         let output = if stderr { run_output::Output::Stderr(bytes) } else { run_output::Output::Stdout(bytes) };
         if to.send(Ok(RunOutput { output: Some(output) })).await.is_err() {
             return;

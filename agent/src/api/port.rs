@@ -4,10 +4,12 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use refloat_model::{AppName, DeploymentId, Principal, ProcessName, SourceDigest};
+use refloat_model::{AppName, DeploymentId, Principal, SourceDigest};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
+use crate::deploy::AppOverview;
+use crate::deploy::one_off::Command;
 use crate::deploy::request::{Denied, Submit};
 use crate::deploy::update::Numbered;
 
@@ -26,46 +28,14 @@ pub trait DeploymentsPort: Send + Sync + 'static {
     /// Cancels what runs for an app before its commit.
     async fn cancel(&self, app: Option<&AppName>, by: &Principal) -> Result<Option<DeploymentId>, Denied>;
     /// What runs now.
-    async fn running(&self) -> Vec<Running>;
-}
-
-/// A deployment that runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
-    /// Its app.
-    pub app: AppName,
-    /// Which.
-    pub deployment: DeploymentId,
-    /// `deploy`, `rollback`, …
-    pub kind: &'static str,
-    /// Its phase's word.
-    pub phase: &'static str,
-    /// When it was accepted, Unix time in milliseconds.
-    pub started_at_ms: u64,
-    /// Who asked.
-    pub by: String,
+    async fn running(&self) -> Vec<AppOverview>;
 }
 
 /// One-off containers of the serving release.
 #[async_trait]
 pub trait RunPort: Send + Sync + 'static {
     /// Runs a command with the release's image and environment, attached; answers its exit code.
-    async fn run(&self, command: OneOff, io: crate::docker::RunIo) -> Result<i64, Denied>;
-}
-
-/// A command to run once.
-#[derive(Debug, Clone)]
-pub struct OneOff {
-    /// The app; `None` stands for the only one.
-    pub app: Option<AppName>,
-    /// The process whose image it runs in; `None`: `web`.
-    pub process: Option<ProcessName>,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// Whether it gets a terminal.
-    pub tty: bool,
-    /// Who asked.
-    pub by: Principal,
+    async fn run(&self, command: Command, io: crate::docker::RunIo) -> Result<i64, Denied>;
 }
 
 /// BLAKE3 of an object of a source tree.

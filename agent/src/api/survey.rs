@@ -14,8 +14,9 @@ use refloat_model::{
 use refloat_proto::v1 as wire;
 use tonic::Status;
 
-use super::port::{HostFacts, Running};
+use super::port::HostFacts;
 use super::{Ports, convert, release, status};
+use crate::deploy::AppOverview;
 use crate::docker::{Engine, EngineError, EngineInfo, Observed, Restart, RunState};
 use crate::edge::{EdgeError, EdgeStatus};
 
@@ -33,7 +34,7 @@ pub struct Survey {
     in_flight: BTreeMap<InstanceName, u32>,
     memory: BTreeMap<InstanceName, u64>,
     table: RouteTable,
-    running: Vec<Running>,
+    running: Vec<AppOverview>,
 }
 
 impl Survey {
@@ -272,7 +273,7 @@ fn routed(table: &RouteTable, app: &AppName, name: &InstanceName) -> bool {
         .any(|route| matches!(&route.target, RouteTarget::Instance { name: routed, .. } if routed == name))
 }
 
-fn deployment(running: &Running) -> wire::RunningDeployment {
+fn deployment(running: &AppOverview) -> wire::RunningDeployment {
     wire::RunningDeployment {
         deployment: running.deployment.to_string(),
         kind: running.kind.to_owned(),

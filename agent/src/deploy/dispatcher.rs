@@ -90,6 +90,7 @@ impl Deployments {
         };
         let this = Self { inner: Arc::new(inner) };
         for app in apps {
+            this.end_interrupted(&app).await;
             this.start_app(&app);
         }
         Ok(this)

@@ -15,8 +15,8 @@ use std::thread;
 
 use async_trait::async_trait;
 use refloat_model::{
-    AppName, AppState, DeploymentId, DeploymentRecord, Entry, EnvId, EnvRecord, Epoch, Event, HostState, Principal,
-    ReleaseNumber, ReleaseRecord,
+    AppName, AppState, DeploymentId, DeploymentRecord, Entry, EnvId, EnvRecord, Epoch, Event, HostState, OneOffId,
+    OneOffRecord, Principal, ReleaseNumber, ReleaseRecord,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -268,5 +268,10 @@ impl Journal for FileJournal {
     async fn env(&self, app: &AppName, env: &EnvId) -> Result<Option<EnvRecord>, JournalError> {
         let (app, env) = (app.clone(), *env);
         self.read(move |store| store.env(&app, &env)).await
+    }
+
+    async fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, JournalError> {
+        let app = app.clone();
+        self.read(move |store| store.one_off(&app, id)).await
     }
 }

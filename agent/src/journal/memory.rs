@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use prost::Message as _;
 use refloat_model::{
-    AppName, AppState, DeploymentId, DeploymentRecord, Entry, EnvId, EnvRecord, Epoch, Event, HostState, Principal,
-    ReleaseNumber, ReleaseRecord,
+    AppName, AppState, DeploymentId, DeploymentRecord, Entry, EnvId, EnvRecord, Epoch, Event, HostState, OneOffId,
+    OneOffRecord, Principal, ReleaseNumber, ReleaseRecord,
 };
 use refloat_proto::ledger::v1 as wire;
 
@@ -216,5 +216,9 @@ impl Journal for MemoryJournal {
 
     async fn env(&self, app: &AppName, env: &EnvId) -> Result<Option<EnvRecord>, JournalError> {
         self.read(|store| store.env(app, env))
+    }
+
+    async fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, JournalError> {
+        self.read(|store| store.one_off(app, id))
     }
 }

@@ -13,8 +13,8 @@ mod tests;
 
 use async_trait::async_trait;
 use refloat_model::{
-    AppName, AppState, DeploymentId, DeploymentRecord, EnvId, EnvRecord, Event, HostState, Principal, ReleaseNumber,
-    ReleaseRecord,
+    AppName, AppState, DeploymentId, DeploymentRecord, EnvId, EnvRecord, Event, HostState, OneOffId, OneOffRecord,
+    Principal, ReleaseNumber, ReleaseRecord,
 };
 
 pub use file::{FileJournal, JournalOptions, JournalReport, OpenError};
@@ -41,6 +41,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn deployment(&self, id: &DeploymentId) -> Result<Option<DeploymentRecord>, JournalError>;
     /// An environment's record.
     async fn env(&self, app: &AppName, env: &EnvId) -> Result<Option<EnvRecord>, JournalError>;
+    /// One command's record.
+    async fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, JournalError>;
 }
 
 /// Why the journal did not do it.

@@ -5,9 +5,10 @@
 
 use refloat_model::{
     Action, AppName, AppRoutes, AppServing, Author, Backend, DeployAction, Deployment, DeploymentId, EnvId,
-    EnvVariable, Epoch, Event, Failure, Hardening, Health, HostName, ImageDigest, InstanceName, InstanceRecord, Origin,
-    Outcome, PathPrefix, PlanDigest, Principal, Process, ProcessKind, ProcessName, Release, ReleaseMeta, ReleaseNumber,
-    Resources, Route, RouteTable, RouteTarget, SourceDigest, StaticRules, TreeDigest, Via, VolumeMount,
+    EnvVariable, Epoch, Event, Failure, Hardening, Health, HostName, ImageDigest, InstanceName, InstanceRecord, OneOff,
+    OneOffEnd, OneOffId, Origin, Outcome, PathPrefix, PlanDigest, Principal, Process, ProcessKind, ProcessName,
+    Release, ReleaseMeta, ReleaseNumber, Resources, Route, RouteTable, RouteTarget, SourceDigest, StaticRules,
+    TreeDigest, Via, VolumeMount,
 };
 
 /// Somebody with a certificate: who asks for every deployment here.
@@ -179,6 +180,9 @@ impl History {
         events.push(Event::EnvSealed { app: app("shop"), env: EnvId([5; 32]), variables: variables() });
         events.push(Event::InstanceRemoved { app: app("shop"), instance: Self::instance("shop", 2).name });
         events.extend(self.destroy("blog"));
+        // What the second format brought comes last: the first one is how everything before it begins.
+        events.extend(one_off(1, OneOffEnd::Exited(-1)));
+        events.extend(one_off(2, OneOffEnd::Cut("the agent was restarted".to_owned())));
         events
     }
 
@@ -236,6 +240,13 @@ impl History {
             Event::AppDestroyed { app: app(name) },
         ]
     }
+}
+
+fn one_off(number: u8, end: OneOffEnd) -> [Event; 2] {
+    let id = OneOffId([number; 16]);
+    let command = ["node".to_owned(), "migrate.js".to_owned()];
+    let one_off = OneOff::of(id, ReleaseNumber(1), process("web"), &command, "because".to_owned());
+    [Event::OneOffBegan { app: app("shop"), one_off }, Event::OneOffEnded { app: app("shop"), id, end }]
 }
 
 /// A deploy of some source.

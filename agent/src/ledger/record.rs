@@ -7,8 +7,8 @@
 
 use refloat_model::{
     Action, AppName, AppRoutes, Canonical, DeployAction, Deployment, DeploymentId, Entry, EnvId, EnvVariable, Epoch,
-    Event, Failure, Generation, HostName, InstanceName, InstanceRecord, Origin, Outcome, Principal, ProcessName,
-    Release, ReleaseMeta, ReleaseNumber, SourceDigest, TableDigest, Via,
+    Event, Failure, Generation, HostName, InstanceName, InstanceRecord, OneOff, OneOffEnd, OneOffId, Origin, Outcome,
+    Principal, ProcessName, Release, ReleaseMeta, ReleaseNumber, SourceDigest, TableDigest, Via,
 };
 use refloat_proto::ledger::v1 as wire;
 use wire::record::Event as WireEvent;
@@ -150,6 +150,23 @@ fn from_event(entry: &Entry) -> Result<WireEvent, RecordError> {
             outcome: Some(from_outcome(outcome)),
         }),
         Event::AppDestroyed { app } => WireEvent::AppDestroyed(wire::AppDestroyed { app: app.to_string() }),
+        Event::OneOffBegan { app, one_off } => WireEvent::OneOffBegan(wire::OneOffBegan {
+            app: app.to_string(),
+            one_off: one_off.id.0.to_vec(),
+            release: one_off.release.0,
+            process: one_off.process.to_string(),
+            program: one_off.program.clone(),
+            arguments: one_off.arguments,
+            reason: one_off.reason.clone(),
+        }),
+        Event::OneOffEnded { app, id, end } => WireEvent::OneOffEnded(wire::OneOffEnded {
+            app: app.to_string(),
+            one_off: id.0.to_vec(),
+            end: Some(match end {
+                OneOffEnd::Exited(code) => wire::one_off_ended::End::ExitCode(*code),
+                OneOffEnd::Cut(why) => wire::one_off_ended::End::Cut(why.clone()),
+            }),
+        }),
     })
 }
 
@@ -198,7 +215,27 @@ fn to_event(event: &WireEvent, by: &Principal, at_ms: u64) -> Result<Event, Reco
             outcome: to_outcome(e.outcome.as_ref().ok_or_else(|| missing("outcome"))?)?,
         },
         WireEvent::AppDestroyed(e) => Event::AppDestroyed { app: to_app(&e.app)? },
+        WireEvent::OneOffBegan(e) => Event::OneOffBegan { app: to_app(&e.app)?, one_off: to_one_off(e)? },
+        WireEvent::OneOffEnded(e) => Event::OneOffEnded {
+            app: to_app(&e.app)?,
+            id: OneOffId(array("one_off", &e.one_off)?),
+            end: match e.end.as_ref().ok_or_else(|| missing("end"))? {
+                wire::one_off_ended::End::ExitCode(code) => OneOffEnd::Exited(*code),
+                wire::one_off_ended::End::Cut(why) => OneOffEnd::Cut(why.clone()),
+            },
+        },
         WireEvent::Checkpoint(_) => return Err(bad("event", "is a checkpoint inside a segment")),
+    })
+}
+
+fn to_one_off(e: &wire::OneOffBegan) -> Result<OneOff, RecordError> {
+    Ok(OneOff {
+        id: OneOffId(array("one_off", &e.one_off)?),
+        release: to_number("release", e.release)?,
+        process: to_process(&e.process)?,
+        program: e.program.clone(),
+        arguments: e.arguments,
+        reason: e.reason.clone(),
     })
 }
 
@@ -557,7 +594,7 @@ mod tests {
             .iter()
             .map(|e| format!("{:?}", e.event).split([' ', '{']).next().unwrap_or_default().to_owned())
             .collect();
-        assert_eq!(kinds.len(), 15, "{kinds:?}");
+        assert_eq!(kinds.len(), 17, "{kinds:?}");
     }
 
     #[test]
@@ -623,6 +660,8 @@ mod tests {
         each!("variables", EnvSealed, e => e.variables.reverse());
         each!("sealed", EnvSealed, e => e.variables[0].sealed.clear());
         each!("env", EnvSealed, e => e.env.clear());
+        each!("one_off", OneOffBegan, e => e.one_off.clear());
+        each!("end", OneOffEnded, e => e.end = None);
         refused("routes", |r| {
             if let Some(E::RoutesCommitted(e)) = &mut r.event
                 && !e.routes.is_empty()

@@ -4,7 +4,7 @@
 //! can be topped up, everything is accepted. When the disk is full,
 //!
 //! - what begins something new (a deploy, another environment, a new app) is refused before anything is written;
-//! - what goes back or makes room (rollback, activate, restart, stop, destroy) may use half of the reserve: this is the
+//! - what goes back or makes room (rollback, activate, restart, stop, destroy, a one-off command) may use half of the reserve: this is the
 //!   way out of a bad release that filled the disk;
 //! - what finishes or undoes something that was accepted may use all of it.
 //!
@@ -28,6 +28,8 @@ pub fn left_after(event: &Event) -> u64 {
         | Event::ReleaseCreated { .. }
         | Event::EnvSealed { .. } => RESERVE_BYTES,
         Event::DeploymentAccepted { deployment, .. } => left_after_accepting(&deployment.action),
+        // A command may be what makes room: the app's own clean-up.
+        Event::OneOffBegan { .. } => RESERVE_BYTES / 2,
         Event::DeploymentResumed { .. }
         | Event::InstancePlanned { .. }
         | Event::InstanceRemoved { .. }
@@ -36,7 +38,8 @@ pub fn left_after(event: &Event) -> u64 {
         | Event::RoutesCommitted { .. }
         | Event::DomainsSet { .. }
         | Event::DeploymentEnded { .. }
-        | Event::AppDestroyed { .. } => 0,
+        | Event::AppDestroyed { .. }
+        | Event::OneOffEnded { .. } => 0,
     }
 }
 

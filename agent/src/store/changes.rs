@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use refloat_model::{
-    AppName, AppState, DeploymentId, DeploymentRecord, EnvId, EnvRecord, HostState, Records, ReleaseNumber,
-    ReleaseRecord,
+    AppName, AppState, DeploymentId, DeploymentRecord, EnvId, EnvRecord, HostState, OneOffId, OneOffRecord, Records,
+    ReleaseNumber, ReleaseRecord,
 };
 
 use super::StoreError;
@@ -22,6 +22,7 @@ pub(super) struct Changes {
     /// The app of every deployment that is forgotten: what is written then does not say it any more.
     forgotten: BTreeMap<DeploymentId, AppName>,
     envs: BTreeMap<(AppName, EnvId), Option<EnvRecord>>,
+    one_offs: BTreeMap<(AppName, OneOffId), Option<OneOffRecord>>,
 }
 
 /// Changes over the store that they are about.
@@ -61,6 +62,13 @@ impl Records for Overlay<'_> {
         }
     }
 
+    fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, StoreError> {
+        match self.changes.one_offs.get(&(app.clone(), id)) {
+            Some(changed) => Ok(changed.clone()),
+            None => self.under.one_off(app, id),
+        }
+    }
+
     fn put_host(&mut self, host: HostState) {
         self.changes.host = Some(host);
     }
@@ -80,6 +88,9 @@ impl Records for Overlay<'_> {
         for env in self.under.env_ids(app)? {
             self.changes.envs.insert((app.clone(), env), None);
         }
+        for id in self.under.one_off_ids(app)? {
+            self.changes.one_offs.insert((app.clone(), id), None);
+        }
         self.changes.forget(app);
         Ok(())
     }
@@ -95,6 +106,10 @@ impl Records for Overlay<'_> {
     fn put_env(&mut self, app: &AppName, env: EnvId, record: EnvRecord) {
         self.changes.envs.insert((app.clone(), env), Some(record));
     }
+
+    fn put_one_off(&mut self, app: &AppName, record: OneOffRecord) {
+        self.changes.one_offs.insert((app.clone(), record.one_off.id), Some(record));
+    }
 }
 
 impl Changes {
@@ -103,6 +118,7 @@ impl Changes {
         self.apps.insert(app.clone(), None);
         self.releases.iter_mut().filter(|((of, _), _)| of == app).for_each(|(_, record)| *record = None);
         self.envs.iter_mut().filter(|((of, _), _)| of == app).for_each(|(_, record)| *record = None);
+        self.one_offs.iter_mut().filter(|((of, _), _)| of == app).for_each(|(_, record)| *record = None);
         for (id, record) in &mut self.deployments {
             if record.as_ref().is_some_and(|r| r.app == *app) {
                 *record = None;
@@ -119,6 +135,7 @@ impl Changes {
         let releases = self.releases.iter();
         out.extend(releases.map(|((app, number), record)| put(key::release(app, *number), record.as_ref())));
         out.extend(self.envs.iter().map(|((app, env), record)| put(key::env(app, env), record.as_ref())));
+        out.extend(self.one_offs.iter().map(|((app, id), record)| put(key::one_off(app, *id), record.as_ref())));
         for (id, record) in &self.deployments {
             out.push(put(key::deployment(id), record.as_ref()));
             out.extend(record.as_ref().map(|r| put(key::deployment_of(&r.app, id), Some(&()))));

@@ -1,6 +1,6 @@
 //! Keys of the records: one letter for the kind, then what identifies it. Names hold no zero byte, so it separates.
 
-use refloat_model::{AppName, DeploymentId, EnvId, ReleaseNumber};
+use refloat_model::{AppName, DeploymentId, EnvId, OneOffId, ReleaseNumber};
 
 /// Where the store's own record is.
 pub(super) const META: &[u8] = b"m";
@@ -47,6 +47,16 @@ pub(super) fn envs(app: &AppName) -> Vec<u8> {
 /// An environment's record.
 pub(super) fn env(app: &AppName, env: &EnvId) -> Vec<u8> {
     with(envs(app), &env.0)
+}
+
+/// What the keys of an app's commands begin with.
+pub(super) fn one_offs(app: &AppName) -> Vec<u8> {
+    of_app(b'o', app)
+}
+
+/// A command's record.
+pub(super) fn one_off(app: &AppName, id: OneOffId) -> Vec<u8> {
+    with(one_offs(app), &id.0)
 }
 
 fn of_app(kind: u8, app: &AppName) -> Vec<u8> {

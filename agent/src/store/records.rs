@@ -2,8 +2,8 @@
 //! that they belong to.
 
 use refloat_model::{
-    AppName, AppState, DeploymentId, DeploymentRecord, Entry, EnvId, EnvRecord, FoldError, HostState, ReleaseNumber,
-    ReleaseRecord, state,
+    AppName, AppState, DeploymentId, DeploymentRecord, Entry, EnvId, EnvRecord, FoldError, HostState, OneOffId,
+    OneOffRecord, ReleaseNumber, ReleaseRecord, state,
 };
 
 use super::StoreError;
@@ -13,7 +13,7 @@ use super::{key, value};
 use crate::ledger::Position;
 
 /// Version of what is kept here. Another one is not read: the store is built again from the ledger.
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 /// Most apps, releases or deployments that one call answers with.
 const MAX_ANSWER: usize = 100_000;
 
@@ -137,6 +137,14 @@ impl Store {
         self.read(&key::env(app, env))
     }
 
+    /// One command's record.
+    ///
+    /// # Errors
+    /// When the shelf fails or the record is damaged.
+    pub fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, StoreError> {
+        self.read(&key::one_off(app, id))
+    }
+
     /// Folds entries without writing anything; what was prepared before is dropped.
     ///
     /// # Errors
@@ -211,6 +219,10 @@ impl Store {
         Ok(self.suffixes(&key::envs(app))?.into_iter().map(EnvId).collect())
     }
 
+    pub(super) fn one_off_ids(&self, app: &AppName) -> Result<Vec<OneOffId>, StoreError> {
+        Ok(self.suffixes(&key::one_offs(app))?.into_iter().map(OneOffId).collect())
+    }
+
     fn meta(&self) -> Result<Meta, StoreError> {
         let Some(meta) = self.read::<Meta>(key::META)? else { return Ok(Meta::EMPTY) };
         if meta.schema == SCHEMA {
@@ -251,6 +263,7 @@ fn decodes(key: &[u8], bytes: &[u8]) -> Result<(), StoreError> {
         Some(b'r') => value::decode::<ReleaseRecord>(key, bytes).map(drop),
         Some(b'd') => value::decode::<DeploymentRecord>(key, bytes).map(drop),
         Some(b'e') => value::decode::<EnvRecord>(key, bytes).map(drop),
+        Some(b'o') => value::decode::<OneOffRecord>(key, bytes).map(drop),
         Some(b'x') => value::decode::<()>(key, bytes),
         _ => Err(StoreError::Damaged(format!("{}: no such key is written", key.escape_ascii()))),
     }

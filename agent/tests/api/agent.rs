@@ -9,12 +9,13 @@ use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use refloat_agent::api::listener::{SocketListener, TlsListener, bind};
 use refloat_agent::api::port::{
-    ChangedFile, DeploymentsPort, Digest, HostFacts, HostPort, OneOff, RunPort, Running, SourceError, SourcesPort,
-    Updates,
+    ChangedFile, DeploymentsPort, Digest, HostFacts, HostPort, RunPort, SourceError, SourcesPort, Updates,
 };
 use refloat_agent::api::{self, Ports};
 use refloat_agent::app_logs::AppLogs;
 use refloat_agent::clock::ManualClock;
+use refloat_agent::deploy::AppOverview;
+use refloat_agent::deploy::one_off::Command;
 use refloat_agent::deploy::request::{Denied, Submit};
 use refloat_agent::docker::RunIo;
 use refloat_agent::docker::fake::FakeDocker;
@@ -197,14 +198,14 @@ impl DeploymentsPort for Stub {
     async fn cancel(&self, _: Option<&AppName>, _: &Principal) -> Result<Option<DeploymentId>, Denied> {
         Err(denied())
     }
-    async fn running(&self) -> Vec<Running> {
+    async fn running(&self) -> Vec<AppOverview> {
         Vec::new()
     }
 }
 
 #[async_trait]
 impl RunPort for Stub {
-    async fn run(&self, _: OneOff, _: RunIo) -> Result<i64, Denied> {
+    async fn run(&self, _: Command, _: RunIo) -> Result<i64, Denied> {
         Err(denied())
     }
 }

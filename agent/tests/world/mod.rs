@@ -31,6 +31,7 @@ pub const HOST: [u8; 16] = [7; 16];
 /// What outlives an agent.
 #[derive(Clone)]
 pub struct World {
+    pub disk: MemoryDisk,
     pub journal: Arc<MemoryJournal>,
     pub docker: FakeDocker,
     pub edge: FakeEdge,
@@ -40,9 +41,17 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
-        let journal = Arc::new(MemoryJournal::open(&MemoryDisk::new(), Arc::new(TokioClock)).unwrap());
+        let disk = MemoryDisk::new();
+        let journal = Arc::new(MemoryJournal::open(&disk, Arc::new(TokioClock)).unwrap());
         let docker = FakeDocker::new();
-        Self { journal, docker, edge: FakeEdge::default(), builder: ScriptedBuilder::default(), ids: Arc::default() }
+        Self {
+            disk,
+            journal,
+            docker,
+            edge: FakeEdge::default(),
+            builder: ScriptedBuilder::default(),
+            ids: Arc::default(),
+        }
     }
 
     /// An agent on this host, with what goes wrong for it.
