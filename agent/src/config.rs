@@ -13,6 +13,8 @@ use refloat_model::HostName;
 use refloat_model::standby::StandbyPolicy;
 use serde::Deserialize;
 
+use crate::network::{APP_PREFIX, Subnet};
+
 /// Where the configuration is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/refloat/refloatd.toml";
 /// Exit code for a configuration that cannot be used (sysexits' EX_USAGE, as linkerd has it).
@@ -21,9 +23,6 @@ pub const EXIT_CODE: u8 = 64;
 const MAX_LISTEN: usize = 16;
 const DEFAULT_AGENT_PORT: u16 = 7_443;
 const DEFAULT_HTTP_PORT: u16 = 80;
-const DEFAULT_SUBNET: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 201, 0, 0), 16);
-/// Every app has a /26: 60 addresses besides network, gateway and broadcast.
-const APP_PREFIX: u8 = 26;
 /// A /10 would be 65,536 apps; the edge's table holds 1,000.
 const WIDEST_PREFIX: u8 = 12;
 
@@ -59,15 +58,6 @@ pub struct EdgeConfig {
     pub user: Option<String>,
     /// Name or address of this server as visitors know it; `None`: found from the default route.
     pub public_host: Option<String>,
-}
-
-/// The network that every app gets a /26 of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Subnet {
-    /// Its first address.
-    pub base: Ipv4Addr,
-    /// How many apps fit.
-    pub apps: u16,
 }
 
 /// Limits of builds.
@@ -137,7 +127,7 @@ impl Default for Config {
             run_dir: PathBuf::from("/run/refloat"),
             listen: dual_stack(DEFAULT_AGENT_PORT),
             edge: EdgeConfig { http: dual_stack(DEFAULT_HTTP_PORT), binary: None, user: None, public_host: None },
-            network: Subnet { base: DEFAULT_SUBNET.0, apps: apps_in(DEFAULT_SUBNET.1) },
+            network: Subnet::default(),
             docker_socket: PathBuf::from("/var/run/docker.sock"),
             build: BuildConfig { memory_mib: None, cpu_millis: None, timeout: Duration::from_secs(1_800) },
             standby: StandbyPolicy::default(),
@@ -383,11 +373,7 @@ fn subnet(text: &str) -> Result<Subnet, Wrong> {
     if !net.network().is_private() || !net.broadcast().is_private() {
         return Err(wrong("which is no private network (10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16)"));
     }
-    Ok(Subnet { base: net.network(), apps: apps_in(net.prefix_len()) })
-}
-
-fn apps_in(prefix: u8) -> u16 {
-    1_u16 << APP_PREFIX.saturating_sub(prefix).min(15)
+    Ok(Subnet::of(net))
 }
 
 fn public_host(text: &str) -> Result<String, Wrong> {

@@ -37,6 +37,7 @@ use crate::identity::authority::Authority;
 use crate::identity::pairing::Pairing;
 use crate::journal::Journal;
 use crate::journal::{FileJournal, JournalOptions};
+use crate::network::HostRoute;
 use crate::paths::Paths;
 use crate::store::{ProbeWith, StoreReport};
 use crate::wiring::{self, Wrap};
@@ -267,6 +268,7 @@ fn facts(config: &Config, paths: &Paths, listen: Vec<String>) -> HostFacts {
         listen,
         public_host: public_host(config),
         state_dir: paths.state.clone(),
+        network: config.network,
     }
 }
 
@@ -296,6 +298,10 @@ impl HostPort for Host {
 
     async fn build_cap(&self) -> String {
         (self.build_cap)()
+    }
+
+    fn routes(&self) -> Vec<HostRoute> {
+        crate::host::routes()
     }
 
     async fn store(&self) -> String {

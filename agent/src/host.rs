@@ -1,8 +1,12 @@
-//! What the agent must know of its host: the MTU of its links, its own address, and its name.
+//! What the agent must know of its host: the MTU of its links, what they reach, its own address, and its name.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
+
+use ipnet::Ipv4Net;
+
+use crate::network::HostRoute;
 
 /// MTU where none can be found: Ethernet's.
 const DEFAULT_MTU: u16 = 1_500;
@@ -24,6 +28,24 @@ fn default_link(routes: &str) -> Option<&str> {
         // A link's name becomes part of a path.
         (destination == "00000000" && !link.contains('/')).then_some(link)
     })
+}
+
+/// Networks that the kernel's main route table reaches, the default route not counted. Tables that rules choose, as some
+/// tunnels set them up, are not seen.
+#[must_use]
+pub fn routes() -> Vec<HostRoute> {
+    let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    table.lines().skip(1).filter_map(host_route).collect()
+}
+
+/// One line of `/proc/net/route`: link, destination, gateway, flags, three counters, mask. Addresses are hexadecimal in the
+/// byte order of the machine.
+fn host_route(line: &str) -> Option<HostRoute> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [link, destination, _, _, _, _, _, mask, ..] = fields[..] else { return None };
+    let address = |text| u32::from_str_radix(text, 16).ok().map(|n| Ipv4Addr::from(n.to_ne_bytes()));
+    let net = Ipv4Net::with_netmask(address(destination)?, address(mask)?).ok()?;
+    (net.prefix_len() > 0).then(|| HostRoute { net, link: link.to_owned() })
 }
 
 /// The address that this host has towards the internet; loopback when it has none.
@@ -82,6 +104,18 @@ mod tests {
         assert_eq!(default_link(table), Some("eth0"));
         assert_eq!(default_link("Iface\tDestination\n"), None);
         assert_eq!(default_link("x\n../../x 00000000 0\n"), None);
+    }
+
+    #[test]
+    fn a_route_has_a_network_and_a_link() {
+        let hex = |a: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(a));
+        let line = |to, mask| format!("wg0\t{}\t00000000\t0001\t0\t0\t0\t{}\t0\t0\t0", hex(to), hex(mask));
+        let route = host_route(&line([10, 201, 0, 0], [255, 255, 0, 0])).unwrap();
+        assert_eq!((route.net.to_string().as_str(), route.link.as_str()), ("10.201.0.0/16", "wg0"));
+        assert_eq!(host_route(&line([0, 0, 0, 0], [0, 0, 0, 0])), None, "the default route");
+        assert_eq!(host_route(&line([10, 0, 0, 0], [255, 0, 255, 0])), None, "no mask");
+        assert_eq!(host_route("wg0 0000000A"), None);
+        assert!(!routes().iter().any(|route| route.net.prefix_len() == 0), "the kernel's own");
     }
 
     #[test]

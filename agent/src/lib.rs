@@ -25,6 +25,7 @@ pub mod identity;
 pub mod journal;
 pub mod ledger;
 pub mod logging;
+pub mod network;
 pub mod paths;
 pub mod probe;
 pub mod public;

@@ -18,12 +18,13 @@ use crate::config::Config;
 use crate::daemon::Parts;
 use crate::deploy::fetch::HttpFetch;
 use crate::deploy::one_off::Command;
-use crate::deploy::ports::{Output, Ports, Settings};
+use crate::deploy::ports::{Output, Ports, Routes, Settings};
 use crate::deploy::request::{Denied, Submit};
 use crate::deploy::sealed_vault::SealedVault;
 use crate::deploy::stored::StoredTrees;
 use crate::deploy::{AppOverview, Deployments, StandbyRoom, Watch};
 use crate::docker::{EngineInfo, RunIo};
+use crate::network::HostRoute;
 use crate::probe::TcpProbe;
 use crate::public::{Publication, Publisher};
 use crate::{host, sealed};
@@ -106,15 +107,24 @@ async fn ports(parts: &Parts, cap: Arc<dyn BuildCap>, room: Arc<dyn MakeRoom>) -
         vault: Arc::new(SealedVault::new(Arc::new(vault), Arc::clone(&parts.clock))),
         fetch: Arc::new(HttpFetch),
         output: Arc::new(KeptOutput(Arc::clone(&parts.logs))),
+        routes: Arc::new(KernelRoutes),
         clock: Arc::clone(&parts.clock),
     })
+}
+
+struct KernelRoutes;
+
+impl Routes for KernelRoutes {
+    fn routes(&self) -> Vec<HostRoute> {
+        host::routes()
+    }
 }
 
 fn settings(parts: &Parts) -> Settings {
     let public_host = parts.facts.public_host.clone();
     Settings {
         host_id: parts.host_id,
-        network: (parts.config.network.base, parts.config.network.apps),
+        network: parts.config.network,
         mtu: host::mtu(),
         emergency: match parts.config.edge.public_host {
             Some(_) => format!("ssh root@{public_host} refloat rollback"),

@@ -11,6 +11,7 @@ use refloat_agent::deploy::update::Update;
 use refloat_agent::docker::fake::{Behaviour, Call, Fault};
 use refloat_agent::docker::{Engine, EngineError, RunState, Secrets};
 use refloat_agent::journal::{Fault as JournalFault, Journal};
+use refloat_agent::network::HostRoute;
 use refloat_model::{AppName, Event, HostName, InstanceName, Outcome, ReleaseNumber};
 use world::{Agent, HOST, Shape, World, app, deploy, report, rollback};
 
@@ -581,4 +582,21 @@ async fn cancel_ends_a_deploy_before_its_commit() {
     assert!(agent.deployments.cancel(Some(&shop), &by).await.unwrap().is_some());
     assert!(matches!(report(building).await.outcome, Outcome::Cancelled { .. }));
     assert_eq!(agent.deployments.cancel(Some(&shop), &by).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_gets_a_network_that_the_host_does_not_reach_already_or_is_refused() {
+    let world = World::new().await;
+    let agent = world.healthy_agent().await;
+    let reaches = |net: &str| HostRoute { net: net.parse().unwrap(), link: "wg0".to_owned() };
+    *world.routes.lock().unwrap() = vec![reaches("10.0.0.0/8")];
+    let denied = agent.submit(&app("shop"), deploy(world.source(1, Shape::good()))).await.unwrap_err();
+    assert_eq!(denied.reason, "SUBNET_IN_USE");
+    assert!(denied.message.contains("172.29.0.0/16"), "{}", denied.message);
+    assert_eq!(world.journal.apps().await.unwrap(), []);
+    *world.routes.lock().unwrap() = vec![reaches("10.201.0.0/24")];
+    let report = agent.deploy(&app("shop"), world.source(1, Shape::good())).await;
+    assert_eq!(report.outcome, Outcome::Live);
+    let address = world.app(&app("shop")).await.instances[0].address();
+    assert_eq!(address.octets()[..3], [10, 201, 1]);
 }

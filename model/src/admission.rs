@@ -163,6 +163,26 @@ pub enum Denial {
     /// No network is left.
     #[error("this server has as many apps as its network allows")]
     NoSubnet,
+    /// What is left of the apps' subnet belongs to something else.
+    #[error("an app needs a network of its own, and this server reaches all that is left of {subnet} already: {route} lies \
+             behind {link}{}", elsewhere(free.as_deref()))]
+    SubnetInUse {
+        /// The apps' subnet.
+        subnet: String,
+        /// What is in the way.
+        route: String,
+        /// Behind which link.
+        link: String,
+        /// A subnet to take instead; `None` once apps have networks of this one.
+        free: Option<String>,
+    },
+}
+
+fn elsewhere(free: Option<&str>) -> String {
+    match free {
+        Some(net) => format!(". Put this into refloatd.toml, then restart the agent: network.subnet = \"{net}\""),
+        None => String::new(),
+    }
 }
 
 fn nowhere(target: NoTarget) -> String {
@@ -191,6 +211,7 @@ impl Denial {
             Self::NotItsDomain { .. } => "NOT_ITS_DOMAIN",
             Self::QueueFull => "QUEUE_FULL",
             Self::NoSubnet => "NO_SUBNET",
+            Self::SubnetInUse { .. } => "SUBNET_IN_USE",
         }
     }
 
@@ -208,7 +229,8 @@ impl Denial {
             Self::NeedsDomain { second, .. } => format!("refloat domains add {second} {second}.example.com"),
             Self::DomainTaken { host, app } => format!("refloat domains remove {app} {host}"),
             Self::NotItsDomain { app, .. } => format!("refloat domains list {app}"),
-            Self::NoSubnet => "refloat destroy APP".into(),
+            Self::NoSubnet | Self::SubnetInUse { free: None, .. } => "refloat destroy APP".into(),
+            Self::SubnetInUse { free: Some(_), .. } => "systemctl restart refloatd".into(),
         }
     }
 }

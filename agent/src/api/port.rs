@@ -12,6 +12,7 @@ use crate::deploy::AppOverview;
 use crate::deploy::one_off::Command;
 use crate::deploy::request::{Denied, Submit};
 use crate::deploy::update::Numbered;
+use crate::network::{HostRoute, Subnet};
 
 /// A deployment's updates, from the first to the last.
 pub type Updates = Pin<Box<dyn Stream<Item = Numbered> + Send>>;
@@ -91,6 +92,8 @@ pub trait HostPort: Send + Sync + 'static {
     fn facts(&self) -> &HostFacts;
     /// How builds are capped, or that they are not.
     async fn build_cap(&self) -> String;
+    /// What the host reaches already.
+    fn routes(&self) -> Vec<HostRoute>;
     /// "ok", or what of the store was rebuilt and why.
     async fn store(&self) -> String;
 }
@@ -108,4 +111,6 @@ pub struct HostFacts {
     pub public_host: String,
     /// Folder whose file system holds the state.
     pub state_dir: std::path::PathBuf,
+    /// What every app gets its network of.
+    pub network: Subnet,
 }

@@ -148,7 +148,7 @@ fn code_of(reason: &str) -> Code {
     match reason {
         "NO_SUCH_APP" | "NO_APPS" | "NO_SUCH_RELEASE" => Code::NotFound,
         "WHICH_APP" => Code::InvalidArgument,
-        "QUEUE_FULL" | "NO_SUBNET" => Code::ResourceExhausted,
+        "QUEUE_FULL" | "NO_SUBNET" | "SUBNET_IN_USE" => Code::ResourceExhausted,
         _ => Code::FailedPrecondition,
     }
 }

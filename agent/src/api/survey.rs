@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use refloat_model::admission::Denial;
 use refloat_model::{
-    AppName, AppState, Backend, InstanceName, InstanceRecord, ProcessName, ReleaseNumber, ReleaseRecord, RouteTable,
-    RouteTarget,
+    AppName, AppState, Backend, HostState, InstanceName, InstanceRecord, ProcessName, ReleaseNumber, ReleaseRecord,
+    RouteTable, RouteTarget,
 };
 use refloat_proto::v1 as wire;
 use tonic::Status;
@@ -19,6 +20,7 @@ use super::{Ports, convert, release, status};
 use crate::deploy::AppOverview;
 use crate::docker::{Engine, EngineError, EngineInfo, Observed, Restart, RunState};
 use crate::edge::{EdgeError, EdgeStatus};
+use crate::network::{HostRoute, Subnet};
 
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(3);
 const EDGE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,6 +36,9 @@ pub struct Survey {
     in_flight: BTreeMap<InstanceName, u32>,
     memory: BTreeMap<InstanceName, u64>,
     table: RouteTable,
+    subnets: Vec<(AppName, u16)>,
+    network: Subnet,
+    routes: Vec<HostRoute>,
     running: Vec<AppOverview>,
 }
 
@@ -50,14 +55,15 @@ impl Survey {
             edge(ports.edge.status()),
             ports.deployments.running(),
         );
-        let table = host.map_err(|error| status::journal(&error))?.table;
+        let HostState { table, subnets, .. } = host.map_err(|error| status::journal(&error))?;
+        let (network, routes) = (ports.host.facts().network, ports.host.routes());
         let observed = list.clone().unwrap_or_default();
         let running_now: Vec<InstanceName> =
             observed.iter().filter(|it| it.state == RunState::Running).map(|it| it.name.clone()).collect();
         let (in_flight, memory) =
             tokio::join!(in_flight(ports, &running_now), memory(ports.engine.as_ref(), &running_now));
         let engine = info.and_then(|info| list.map(|_| info));
-        Ok(Self { engine, observed, edge, in_flight, memory, table, running })
+        Ok(Self { engine, observed, edge, in_flight, memory, table, subnets, network, routes, running })
     }
 }
 
@@ -192,6 +198,18 @@ impl Survey {
                 ..wire::Problem::default()
             }));
         }
+        if let Some(route) = self.network.hidden_by(app.subnet, &self.routes) {
+            problems.push(wire::Problem {
+                reason: "NETWORK_HIDDEN".to_owned(),
+                message: format!(
+                    "The app's network overlaps {}, which this server reaches through {}: addresses of the one hide \
+                     those of the other.",
+                    route.net, route.link
+                ),
+                next_command: "ip route".to_owned(),
+                ..wire::Problem::default()
+            });
+        }
         problems
     }
 
@@ -257,6 +275,15 @@ impl Survey {
                 problems.push(problem("EDGE_BEHIND", message, "It is told again until it follows.", "refloat status"));
             }
             Ok(_) | Err(_) => {}
+        }
+        if let Err(denial @ Denial::SubnetInUse { .. }) = self.network.free(&self.subnets, &self.routes) {
+            let fine = "Apps that are there are not affected; only a new one is refused.";
+            problems.push(problem(
+                denial.reason(),
+                status::sentence(&denial.to_string()),
+                fine,
+                &denial.next_command(),
+            ));
         }
         if dropped_lines > 0 {
             let message = format!("{dropped_lines} lines of apps' output could not be kept.");

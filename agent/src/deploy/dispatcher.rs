@@ -283,8 +283,9 @@ impl Deployments {
             let denial = Denial::NeedsDomain { first: first.app.clone(), second: name.clone() };
             return Err(denied(Refused::Denied(denial), None));
         }
-        let subnet = self.inner.settings.free_subnet(&host.subnets);
-        let subnet = subnet.ok_or_else(|| denied(Refused::Denied(Denial::NoSubnet), None))?;
+        let routes = self.inner.ports.routes.routes();
+        let subnet = self.inner.settings.network.free(&host.subnets, &routes);
+        let subnet = subnet.map_err(|denial| denied(Refused::Denied(denial), None))?;
         journal.append(&submit.by, Event::AppCreated { app: name.clone(), subnet }).await.map_err(unreadable)?;
         info!(app = %name, subnet, "app created");
         let state = self.journal_app(name).await?;

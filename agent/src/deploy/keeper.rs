@@ -200,7 +200,7 @@ async fn keep_serving(
 fn network(context: &Context, state: &AppState) -> crate::docker::NetworkSpec {
     crate::docker::NetworkSpec {
         app: context.app.clone(),
-        base: context.settings.subnet_base(state.subnet),
+        base: context.settings.network.base_of(state.subnet),
         mtu: context.settings.mtu,
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that a deployment does to the world, as one value.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::docker::{Engine, Secrets};
 use crate::edge::Edge;
 use crate::journal::Journal;
+use crate::network::{HostRoute, Subnet};
 use crate::probe::Probe;
 
 /// The ports.
@@ -36,6 +37,8 @@ pub struct Ports {
     pub fetch: Arc<dyn Fetch>,
     /// What apps have written.
     pub output: Arc<dyn Output>,
+    /// What the host reaches already.
+    pub routes: Arc<dyn Routes>,
     /// Wall-clock time, for records only.
     pub clock: Arc<dyn Clock>,
 }
@@ -53,6 +56,12 @@ pub trait Trees: Send + Sync + 'static {
     async fn is_published(&self, tree: &TreeDigest) -> bool;
     /// Paths that differ between two sources, at most `limit`, for people.
     async fn changed_paths(&self, from: &SourceDigest, to: &SourceDigest, limit: usize) -> Vec<String>;
+}
+
+/// What the host reaches already.
+pub trait Routes: Send + Sync + 'static {
+    /// The networks, as they are now.
+    fn routes(&self) -> Vec<HostRoute>;
 }
 
 /// Sealed values of environments.
@@ -97,8 +106,8 @@ pub trait Fetch: Send + Sync + 'static {
 pub struct Settings {
     /// The host's identity, from the ledger.
     pub host_id: [u8; 16],
-    /// First address of the host's network and how many /26 it holds.
-    pub network: (Ipv4Addr, u16),
+    /// What every app gets its network of.
+    pub network: Subnet,
     /// MTU of the apps' networks in bytes.
     pub mtu: u16,
     /// Name or address under which visitors reach this server.
@@ -114,18 +123,4 @@ pub struct Settings {
     /// Root's line for an emergency: "ssh root@203.0.113.7 refloat rollback". Empty when nobody has said how this server is
     /// reached: the client knows how it did.
     pub emergency: String,
-}
-
-impl Settings {
-    /// First address of an app's /26.
-    #[must_use]
-    pub fn subnet_base(&self, subnet: u16) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.network.0).saturating_add(u32::from(subnet) * 64))
-    }
-
-    /// The lowest /26 that no app has.
-    #[must_use]
-    pub fn free_subnet(&self, taken: &[(AppName, u16)]) -> Option<u16> {
-        (0..self.network.1).find(|n| taken.iter().all(|(_, t)| t != n))
-    }
 }

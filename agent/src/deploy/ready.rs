@@ -70,7 +70,7 @@ impl Driver {
         let state = self.app_state().await?;
         let network = NetworkSpec {
             app: self.context.app.clone(),
-            base: self.context.settings.subnet_base(state.subnet),
+            base: self.context.settings.network.base_of(state.subnet),
             mtu: self.context.settings.mtu,
         };
         let engine = self.context.ports.engine.clone();
@@ -193,7 +193,7 @@ impl Driver {
         let mut taken: Vec<[u8; 4]> = state.instances.iter().map(|i| i.ip).collect();
         let routed = host.table.apps.iter().flat_map(|a| &a.routes).filter_map(|r| r.target.address());
         taken.extend(routed.map(|a| a.ip().octets()));
-        let base = self.context.settings.subnet_base(state.subnet).octets();
+        let base = self.context.settings.network.base_of(state.subnet).octets();
         let ip = planning::free_address(base, &taken).ok_or_else(|| {
             Stop::failed("NO_ADDRESS", "every address of the app's network is in use", "refloat restart")
         })?;

@@ -23,6 +23,7 @@ use refloat_agent::edge::fake::FakeEdge;
 use refloat_agent::identity::authority::{Authority, ClientRequest, Issued, SERVER_NAME};
 use refloat_agent::identity::pairing::Pairing;
 use refloat_agent::journal::{Journal as _, MemoryDisk, MemoryJournal};
+use refloat_agent::network::HostRoute;
 use refloat_model::{AppName, DeploymentId, Event, Principal, SourceDigest};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
@@ -235,6 +236,9 @@ impl HostPort for Stub {
     }
     async fn build_cap(&self) -> String {
         String::new()
+    }
+    fn routes(&self) -> Vec<HostRoute> {
+        Vec::new()
     }
     async fn store(&self) -> String {
         String::new()

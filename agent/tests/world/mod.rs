@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use refloat_agent::build::{BuildError, BuildJob, BuildProgress, Builder, Built};
 use refloat_agent::clock::Clock;
-use refloat_agent::deploy::ports::{Fetch, Output, Ports, Settings, Trees, Vault, VaultError};
+use refloat_agent::deploy::ports::{Fetch, Output, Ports, Routes, Settings, Trees, Vault, VaultError};
 use refloat_agent::deploy::request::{Ask, Denied, Submit};
 use refloat_agent::deploy::update::{Report, Update};
 use refloat_agent::deploy::{Deployments, Watch};
@@ -20,6 +20,7 @@ use refloat_agent::edge::fake::FakeEdge;
 use refloat_agent::faults::Faults;
 use refloat_agent::journal::Journal;
 use refloat_agent::journal::{MemoryDisk, MemoryJournal};
+use refloat_agent::network::{HostRoute, Subnet};
 use refloat_agent::probe::FakeProbe;
 use refloat_model::standby::StandbyPolicy;
 use refloat_model::*;
@@ -36,6 +37,8 @@ pub struct World {
     pub docker: FakeDocker,
     pub edge: FakeEdge,
     pub builder: ScriptedBuilder,
+    /// What this host reaches besides its apps.
+    pub routes: Arc<Mutex<Vec<HostRoute>>>,
     ids: Arc<Mutex<u8>>,
 }
 
@@ -50,6 +53,7 @@ impl World {
             docker,
             edge: FakeEdge::default(),
             builder: ScriptedBuilder::default(),
+            routes: Arc::default(),
             ids: Arc::default(),
         }
     }
@@ -66,6 +70,7 @@ impl World {
             vault: Arc::new(PlainVault),
             fetch: Arc::new(FetchThroughEdge { edge: self.edge.clone(), docker: self.docker.clone() }),
             output: Arc::new(NoOutput),
+            routes: Arc::new(self.clone()),
             clock: Arc::new(TokioClock),
         });
         let deployments = loop {
@@ -203,6 +208,12 @@ impl World {
     }
 }
 
+impl Routes for World {
+    fn routes(&self) -> Vec<HostRoute> {
+        self.routes.lock().unwrap().clone()
+    }
+}
+
 /// One agent's life.
 pub struct Agent {
     pub world: World,
@@ -264,7 +275,7 @@ pub fn app(name: &str) -> AppName {
 pub fn settings() -> Settings {
     Settings {
         host_id: HOST,
-        network: (Ipv4Addr::new(10, 201, 0, 0), 1024),
+        network: Subnet { base: Ipv4Addr::new(10, 201, 0, 0), apps: 1024 },
         mtu: 1500,
         public_host: "server.test".into(),
         standby: StandbyPolicy::default(),
