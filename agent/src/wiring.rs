@@ -37,8 +37,8 @@ const STOP_GRACE_MS: u32 = 10_000;
 const RECONCILE_EVERY: Duration = Duration::from_secs(5);
 /// Where the kernel shows its control groups.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
-/// Where Docker keeps its data unless told otherwise: a build fills it.
-const DOCKER_DATA: &str = "/var/lib/docker";
+/// Where the images of Docker's containerd store are: outside Docker's own folder, and Docker does not say where.
+const CONTAINERD_DATA: &str = "/var/lib/containerd";
 
 /// Says how builds are capped.
 pub type BuildCapText = Box<dyn Fn() -> String + Send + Sync>;
@@ -92,7 +92,7 @@ async fn ports(parts: &Parts, cap: Arc<dyn BuildCap>, room: Arc<dyn MakeRoom>) -
         planner: Arc::new(SourcePlanner),
         cap,
         room,
-        disks: Disks::new(vec![parts.paths.state.clone(), PathBuf::from(DOCKER_DATA)]),
+        disks: Disks::new(vec![parts.paths.state.clone(), PathBuf::from(CONTAINERD_DATA)]),
     };
     let settings =
         BuildSettings { folder: parts.paths.state.join("builds"), memo_key, timeout: parts.config.build.timeout };
@@ -166,6 +166,7 @@ fn guessed() -> EngineInfo {
         live_restore: false,
         cgroup_driver: if systemd { "systemd" } else { "cgroupfs" }.to_owned(),
         cgroup_version: if unified { 2 } else { 1 },
+        data_root: PathBuf::new(),
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Parts {
     pub cap: Arc<dyn BuildCap>,
     /// What frees memory first.
     pub room: Arc<dyn MakeRoom>,
-    /// The disks that a build fills.
+    /// The disks that a build fills, besides the one of the engine's own folder.
     pub disks: Disks,
 }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::build::space::Space;
 use crate::cgroup::CapStatus;
 use crate::cgroup::cap::Held;
-use crate::docker::fake::{Call, FakeDocker, Fault};
+use crate::docker::fake::{Call, DATA_ROOT, FakeDocker, Fault};
 use crate::public::Publication;
 
 /// Answers one plan, whatever the source.
@@ -83,7 +83,11 @@ fn host_with(plan: Plan, cap: Cap) -> Host {
     let free_mib = Arc::new(AtomicU64::new(50_000));
     let probe = {
         let free_mib = Arc::clone(&free_mib);
-        move |_: &Path| Ok(Space { free: free_mib.load(Ordering::SeqCst) << 20, total: 100_000 << 20 })
+        // Only the engine's disk is ever full.
+        move |path: &Path| {
+            let free_mib = if path == Path::new(DATA_ROOT) { free_mib.load(Ordering::SeqCst) } else { 50_000 };
+            Ok(Space { free: free_mib << 20, total: 100_000 << 20 })
+        }
     };
     let parts = Parts {
         engine: Arc::new(docker.agent([1; 16])),

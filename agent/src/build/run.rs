@@ -13,6 +13,7 @@ use super::engine_builder::{EngineBuilder, blocking, lost};
 use super::error::{BuildError, short};
 use super::install::Heard;
 use super::memo::{Artifact, Made, Memo};
+use super::space::Disks;
 use crate::cas::context::{DOCKERFILE, write_context};
 use crate::cas::{ContextSpec, StoredTree};
 use crate::cgroup::CapStatus;
@@ -38,11 +39,13 @@ impl Run<'_> {
     pub(super) async fn make(&self, cancel: &CancellationToken) -> Result<Memo, BuildError> {
         if self.plan.builds.iter().all(|build| matches!(build, Build::Folder { .. })) {
             // Nothing is run: no turn, no room, no cap.
-            return self.within_limits(None, cancel).await;
+            return self.within_limits(None, &self.builder.parts.disks, cancel).await;
         }
         let parts = &self.builder.parts;
         let _turn = self.builder.turn.take(&self.job.app, self.progress, cancel).await?;
-        parts.disks.check_before()?;
+        let engine = parts.engine.info().await.map_err(BuildError::Engine)?;
+        let disks = parts.disks.and(engine.data_root);
+        disks.check_before()?;
         tokio::select! {
             () = parts.room.make_room() => {}
             () = cancel.cancelled() => return Err(BuildError::Cancelled),
@@ -56,11 +59,16 @@ impl Run<'_> {
         if status.is_incomplete() {
             self.say(BuildProgress::Note { warn: true, text: status.to_string() }).await;
         }
-        self.within_limits(Some(status), cancel).await
+        self.within_limits(Some(status), &disks, cancel).await
     }
 
     /// Runs the builds until they end, or the first of: cancelled, out of time, out of disk.
-    async fn within_limits(&self, cap: Option<CapStatus>, cancel: &CancellationToken) -> Result<Memo, BuildError> {
+    async fn within_limits(
+        &self,
+        cap: Option<CapStatus>,
+        disks: &Disks,
+        cancel: &CancellationToken,
+    ) -> Result<Memo, BuildError> {
         let stop = cancel.child_token();
         // Whatever ends first: what runs on other threads for this build ends too.
         let _stops = stop.clone().drop_guard();
@@ -74,7 +82,7 @@ impl Run<'_> {
             () = tokio::time::sleep(builder.timeout) => {
                 Err(BuildError::TimedOut { limit_s: builder.timeout.as_secs(), step: step.last() })
             }
-            low = builder.parts.disks.until_low() => Err(low),
+            low = disks.until_low() => Err(low),
         }
     }
 

@@ -71,6 +71,14 @@ impl Disks {
         Self { paths, probe: Arc::new(Space::of) }
     }
 
+    /// These and one more.
+    #[must_use]
+    pub fn and(&self, path: PathBuf) -> Self {
+        let mut more = self.clone();
+        more.paths.push(path);
+        more
+    }
+
     /// With another way to ask.
     #[must_use]
     pub fn with_probe(paths: Vec<PathBuf>, probe: Probe) -> Self {

@@ -247,6 +247,7 @@ mod tests {
             live_restore: true,
             cgroup_driver: driver.to_owned(),
             cgroup_version: version,
+            data_root: "/var/lib/docker".into(),
         }
     }
 

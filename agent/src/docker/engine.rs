@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use refloat_model::{AppName, Hardening, ImageDigest, InstanceName, ProcessName, ReleaseNumber, Resources};
@@ -84,6 +85,8 @@ pub struct EngineInfo {
     pub cgroup_driver: String,
     /// 1 or 2.
     pub cgroup_version: u8,
+    /// The folder that holds its images and containers.
+    pub data_root: PathBuf,
 }
 
 /// An app's network.

@@ -35,6 +35,9 @@ use super::engine::{
 };
 use super::labels::HostLabel;
 
+/// The folder that it says its images are in.
+pub const DATA_ROOT: &str = "/fake/docker";
+
 /// What a call that timed out says it waited.
 const TIMEOUT_MS: u32 = 60_000;
 
@@ -402,6 +405,7 @@ impl Engine for FakeEngine {
                 live_restore: true,
                 cgroup_driver: "cgroupfs".to_owned(),
                 cgroup_version: 2,
+                data_root: DATA_ROOT.into(),
             })
         })
         .await

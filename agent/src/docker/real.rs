@@ -62,6 +62,7 @@ impl DockerEngine {
             live_restore: info.live_restore_enabled.unwrap_or(false),
             cgroup_driver: info.cgroup_driver.map(|driver| driver.to_string()).unwrap_or_default(),
             cgroup_version: info.cgroup_version.and_then(|version| version.to_string().parse().ok()).unwrap_or(1),
+            data_root: info.docker_root_dir.unwrap_or_default().into(),
         })
     }
 }
