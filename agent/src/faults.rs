@@ -228,6 +228,10 @@ impl Journal for FaultyJournal {
         self.faults.alive().await;
         self.inner.env(app, env).await
     }
+    async fn envs(&self, app: &AppName) -> Result<Vec<EnvRecord>, JournalError> {
+        self.faults.alive().await;
+        self.inner.envs(app).await
+    }
     async fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, JournalError> {
         self.faults.alive().await;
         self.inner.one_off(app, id).await

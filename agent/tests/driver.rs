@@ -13,7 +13,7 @@ use refloat_agent::docker::{Engine, EngineError, RunState, Secrets};
 use refloat_agent::journal::{Fault as JournalFault, Journal};
 use refloat_agent::network::HostRoute;
 use refloat_model::{AppName, Event, HostName, InstanceName, Outcome, ReleaseNumber};
-use world::{Agent, HOST, Shape, World, app, deploy, report, rollback};
+use world::{Agent, HOST, Shape, World, app, deploy, report, rollback, values_kept};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -393,6 +393,21 @@ async fn a_changed_variable_is_a_release_and_a_rollback_takes_it_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_value_that_is_not_to_serve_yet_is_a_release_that_can_be_activated_also_after_a_rollback() {
+    let (world, agent, shop) = two_releases().await;
+    let Ask::Env { set, unset, .. } = set("KEY", "new") else { panic!() };
+    let made = report(agent.submit(&shop, Ask::Env { set, unset, no_deploy: true }).await.unwrap()).await;
+    assert_eq!((&made.outcome, made.release, made.serving), (&Outcome::Done, Some(r(3)), Some(r(2))));
+    assert_eq!(world.answers(&shop), Some(r(2)));
+    agent.rollback(&shop).await;
+    let live = report(agent.submit(&shop, Ask::Activate(r(3))).await.unwrap()).await;
+    assert_eq!(live.outcome, Outcome::Live);
+    let record = world.journal.release(&shop, r(3)).await.unwrap().unwrap();
+    let env = world.journal.env(&shop, &record.release.env).await.unwrap().unwrap();
+    assert_eq!(env.variables.iter().map(|v| v.name.as_str()).collect::<Vec<_>>(), ["KEY"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_value_again_changes_nothing() {
     let (world, agent, shop) = two_releases().await;
     report(agent.submit(&shop, set("KEY", "one")).await.unwrap()).await;
@@ -521,8 +536,14 @@ async fn a_stopped_app_answers_nothing_until_it_is_restarted() {
 #[tokio::test(start_paused = true)]
 async fn destroy_leaves_nothing_and_the_name_can_be_used_again() {
     let (world, agent, shop) = two_releases().await;
+    for (value, no_deploy) in [("served", false), ("never served", true)] {
+        let Ask::Env { set, unset, .. } = set("KEY", value) else { panic!() };
+        report(agent.submit(&shop, Ask::Env { set, unset, no_deploy }).await.unwrap()).await;
+    }
+    assert_eq!(values_kept(), 2);
     let destroy = Ask::Destroy { volumes: false, dry_run: false };
     assert_eq!(report(agent.submit(&shop, destroy).await.unwrap()).await.outcome, Outcome::Done);
+    assert_eq!(values_kept(), 0, "values of no release go too");
     assert!(world.journal.app(&shop).await.unwrap().is_none());
     assert!(world.docker.agent(HOST).list().await.unwrap().is_empty());
     assert!(world.edge.active().apps.is_empty());

@@ -276,7 +276,7 @@ pub(crate) struct EnvChange {
     /// The app; as a rule it is known from the folder.
     #[arg(long)]
     pub(crate) app: Option<String>,
-    /// Keep it for the next deploy instead of making a release now.
+    /// Make the release without making it serve.
     #[arg(long)]
     pub(crate) no_deploy: bool,
     #[command(flatten)]

@@ -25,7 +25,7 @@ pub(crate) struct Asked {
     pub(crate) before: u32,
     /// Nothing was to be changed.
     pub(crate) dry_run: bool,
-    /// The release was only to be made, or the values only to be kept.
+    /// The release was only to be made.
     pub(crate) only_made: bool,
     /// Volumes were to go too.
     pub(crate) volumes: bool,
@@ -270,7 +270,13 @@ fn done(asked: &Asked, outcome: &Outcome) -> Told {
         "deploy" => told
             .result(Tone::Good, format!("r{} is made and does not serve.", outcome.release))
             .message(Tone::Plain, format!("Make it serve: refloat activate {app} r{}", outcome.release)),
-        "env" if asked.only_made => told.result(Tone::Good, "Kept for the next deploy."),
+        "env" if outcome.release == 0 => told.result(Tone::Good, "Kept for the first deploy."),
+        "env" if asked.only_made => told
+            .result(
+                Tone::Good,
+                format!("r{} is made and does not serve; the next deploy has the values too.", outcome.release),
+            )
+            .message(Tone::Plain, format!("Make it serve: refloat activate {app} r{}", outcome.release)),
         "env" => told.result(Tone::Good, "The environment is changed."),
         "stop" => told
             .result(Tone::Good, format!("{app} is stopped; its data stays."))

@@ -351,6 +351,8 @@ impl Deployments {
             true => format!("the volume {v} WITH ITS DATA"),
             false => format!("(the volume {v} stays)"),
         }));
+        lines.push("every value of its environment".to_owned());
+        lines.push("(its uploaded sources and published files stay on the server's disk)".to_owned());
         Ok(lines)
     }
 

@@ -325,10 +325,8 @@ impl Driver {
 
     async fn change_env(&mut self, env: EnvId, no_activate: bool, names: &[String]) -> Result<Ended, Stop> {
         let state = self.app_state().await?;
+        // Nothing is there to make a release of: the first deploy takes the values.
         let Some(serving) = self.serving_record(&state).await? else { return Ok(Outcome::Done.into()) };
-        if no_activate {
-            return Ok(Outcome::Done.into());
-        }
         let number = match self.deployment.release {
             Some(number) => number,
             None if serving.release.env == env => return Ok(Outcome::Unchanged.into()),
@@ -350,6 +348,9 @@ impl Driver {
                 self.record_release(number, release, meta).await?
             }
         };
+        if no_activate {
+            return Ok(Outcome::Done.into());
+        }
         self.activate(number, false).await
     }
 
@@ -512,8 +513,7 @@ impl Driver {
             engine.release_image(&self.context.app, release.number).await?;
         }
         // Last: until here a deploy could still bring the app back.
-        for release in &releases {
-            let env = self.env_record(&release.release.env).await?;
+        for env in self.context.ports.journal.envs(&self.context.app).await? {
             self.context.ports.vault.erase(&self.context.app, &env.variables).await?;
         }
         self.context.ports.output.forget(&self.context.app).await;

@@ -270,6 +270,11 @@ impl Journal for FileJournal {
         self.read(move |store| store.env(&app, &env)).await
     }
 
+    async fn envs(&self, app: &AppName) -> Result<Vec<EnvRecord>, JournalError> {
+        let app = app.clone();
+        self.read(move |store| store.envs(&app)).await
+    }
+
     async fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, JournalError> {
         let app = app.clone();
         self.read(move |store| store.one_off(&app, id)).await

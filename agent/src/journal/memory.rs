@@ -218,6 +218,10 @@ impl Journal for MemoryJournal {
         self.read(|store| store.env(app, env))
     }
 
+    async fn envs(&self, app: &AppName) -> Result<Vec<EnvRecord>, JournalError> {
+        self.read(|store| store.envs(app))
+    }
+
     async fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, JournalError> {
         self.read(|store| store.one_off(app, id))
     }

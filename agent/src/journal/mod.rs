@@ -41,6 +41,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn deployment(&self, id: &DeploymentId) -> Result<Option<DeploymentRecord>, JournalError>;
     /// An environment's record.
     async fn env(&self, app: &AppName, env: &EnvId) -> Result<Option<EnvRecord>, JournalError>;
+    /// Every environment that the app has had, those of no release too.
+    async fn envs(&self, app: &AppName) -> Result<Vec<EnvRecord>, JournalError>;
     /// One command's record.
     async fn one_off(&self, app: &AppName, id: OneOffId) -> Result<Option<OneOffRecord>, JournalError>;
 }

@@ -199,11 +199,9 @@ impl Vault {
         durable::remove(&path).map_err(io_error("remove", &path))
     }
 
-    /// Every value that is kept, for finding those that nothing names any more.
-    ///
-    /// # Errors
-    /// When the folder cannot be listed.
-    pub fn ids(&self) -> Result<Vec<SealedId>, SealedError> {
+    /// Every value that is kept.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> Result<Vec<SealedId>, SealedError> {
         let folder = values(&self.folder);
         let mut ids = Vec::new();
         for entry in fs::read_dir(&folder).map_err(io_error("list", &folder))? {

@@ -137,6 +137,14 @@ impl Store {
         self.read(&key::env(app, env))
     }
 
+    /// Every environment of an app.
+    ///
+    /// # Errors
+    /// When the shelf fails or a record is damaged.
+    pub fn envs(&self, app: &AppName) -> Result<Vec<EnvRecord>, StoreError> {
+        self.read_range(&key::envs(app), Order::Ascending, MAX_ANSWER)
+    }
+
     /// One command's record.
     ///
     /// # Errors

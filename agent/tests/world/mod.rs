@@ -387,9 +387,17 @@ impl Vault for PlainVault {
         Ok((EnvId(*hasher.finalize().as_bytes()), all))
     }
 
-    async fn erase(&self, _app: &AppName, _variables: &[EnvVariable]) -> Result<(), VaultError> {
+    async fn erase(&self, _app: &AppName, variables: &[EnvVariable]) -> Result<(), VaultError> {
+        for variable in variables {
+            VALUES.lock().unwrap().get_or_insert_default().remove(&variable.sealed);
+        }
         Ok(())
     }
+}
+
+/// How many values are kept on this host.
+pub fn values_kept() -> usize {
+    VALUES.lock().unwrap().as_ref().map_or(0, HashMap::len)
 }
 
 struct FetchThroughEdge {
