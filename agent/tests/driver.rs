@@ -4,6 +4,7 @@
 
 mod world;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use refloat_agent::deploy::request::Ask;
@@ -620,4 +621,37 @@ async fn an_app_gets_a_network_that_the_host_does_not_reach_already_or_is_refuse
     assert_eq!(report.outcome, Outcome::Live);
     let address = world.app(&app("shop")).await.instances[0].address();
     assert_eq!(address.octets()[..3], [10, 201, 1]);
+}
+
+/// What was logged, as text.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deployment_logs_app_release_step_and_generation() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logs = tracing::subscriber::set_default(subscriber);
+    let world = World::new().await;
+    let agent = world.healthy_agent().await;
+    agent.deploy(&app("shop"), world.source(1, Shape::good())).await;
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let line = |words: &[&str]| {
+        let found = text.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found, "no line has {words:?}:\n{text}");
+    };
+    line(&["app=shop", "release=r1", "step=\"gating\"", "step began"]);
+    line(&["app=shop", "release=r1", "generation=1.1", "committed"]);
+    line(&["app=shop", "generation=1.1", "step=\"verifying\"", "step began"]);
+    line(&["app=shop", "release=r1", "outcome=\"live\"", "deployment ended"]);
 }

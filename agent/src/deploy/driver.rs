@@ -109,7 +109,8 @@ impl Driver {
         if let Err(error) = self.record(&ended.outcome).await {
             return self.end_without_ledger(&error.to_string());
         }
-        info!(outcome = ended.outcome.word(), took_ms = self.began.elapsed().as_millis(), "deployment ended");
+        let release = self.deployment.release.map(tracing::field::display);
+        info!(release, outcome = ended.outcome.word(), took_ms = self.began.elapsed().as_millis(), "deployment ended");
         self.enter(Phase::Ended, "");
         let report = self.report(ended).await;
         self.say(Update::Ended(Box::new(report)));
@@ -192,6 +193,7 @@ impl Driver {
     }
 
     /// Builds and records a release; `None` when what serves is the same.
+    #[tracing::instrument(name = "step", skip_all, fields(step = Phase::Planning.word()))]
     async fn build_release(&mut self, deploy: &DeployAction) -> Result<Option<ReleaseNumber>, Stop> {
         self.enter(Phase::Planning, "");
         let state = self.app_state().await?;
@@ -217,6 +219,7 @@ impl Driver {
         self.create_release(&state, release, parent.as_ref(), deploy, built.build_ms).await.map(Some)
     }
 
+    #[tracing::instrument(name = "step", skip_all, fields(step = Phase::Building.word()))]
     async fn build(&mut self, job: BuildJob) -> Result<Built, Stop> {
         let (progress, mut updates) = tokio::sync::mpsc::channel(256);
         let builder = Arc::clone(&self.context.ports.builder);
@@ -356,6 +359,7 @@ impl Driver {
 
     // ---- activate --------------------------------------------------------------------------------------------
 
+    #[tracing::instrument(name = "step", skip_all, fields(step = Phase::Preparing.word(), release = %number))]
     async fn activate(&mut self, number: ReleaseNumber, fresh: bool) -> Result<Ended, Stop> {
         self.deployment.release = Some(number);
         let record = self.release_record(number).await?;
@@ -407,6 +411,7 @@ impl Driver {
         self.switch(activates, Some(routes)).await
     }
 
+    #[tracing::instrument(name = "step", skip_all, fields(step = Phase::Staging.word()))]
     async fn switch(
         &mut self,
         activates: Option<ReleaseNumber>,
@@ -428,6 +433,7 @@ impl Driver {
         Ok(switched)
     }
 
+    #[tracing::instrument(name = "step", skip_all, fields(step = Phase::Applying.word(), generation = %switched.generation))]
     async fn after_commit(&mut self, record: &ReleaseRecord, switched: Switched) -> Result<Ended, Stop> {
         match switched.not_served {
             Some(why) => Ok(Outcome::CommittedNotServed(why).into()),
@@ -435,6 +441,7 @@ impl Driver {
         }
     }
 
+    #[tracing::instrument(name = "step", skip_all, fields(step = Phase::Verifying.word()))]
     async fn verify(&mut self, record: &ReleaseRecord) -> Result<Ended, Stop> {
         self.enter(Phase::Verifying, "");
         let truth = super::verify::truth(&self.context, record).await?;
@@ -575,6 +582,9 @@ impl Driver {
             self.phase.1 = since;
         } else {
             self.timings.push((last.word().to_owned(), since.elapsed()));
+        }
+        if phase != Phase::Ended {
+            info!(step = phase.word(), detail, "step began");
         }
         self.say(Update::Phase(phase, detail.to_owned()));
     }

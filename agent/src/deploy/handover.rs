@@ -64,6 +64,7 @@ impl Driver {
         Ok(routed.or_else(|| planning::newest_instance(&state.instances, &spec)).cloned())
     }
 
+    #[tracing::instrument(name = "step", skip_all, fields(step = Phase::HandingOver.word()))]
     async fn begin(
         &mut self,
         process: &Process,

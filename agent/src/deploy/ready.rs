@@ -231,6 +231,7 @@ impl Driver {
     }
 
     /// Waits until an instance is healthy; the inner result says why it is not.
+    #[tracing::instrument(name = "step", skip_all, fields(step = Phase::Gating.word()))]
     pub(super) async fn wait_healthy(
         &mut self,
         instance: &InstanceRecord,
