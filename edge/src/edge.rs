@@ -20,7 +20,7 @@ use crate::access_log::AccessLog;
 use crate::clients::Clients;
 use crate::config::Config;
 use crate::control::ControlService;
-use crate::limits::{MAX_CONNECTIONS, MAX_TABLE_BYTES, POOL_SWEEP, Timeouts};
+use crate::limits::{MAX_CONNECTIONS, MAX_CONTROL_BYTES, POOL_SWEEP, Timeouts};
 use crate::listener::{Acceptor, ListenError, adopt, bind, bind_control};
 use crate::router::{MissingTree, Prepared, Router};
 use crate::shared::Shared;
@@ -140,7 +140,7 @@ fn open_listeners(
 async fn serve_control(service: ControlService, socket: UnixListener, stop: CancellationToken) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<ControlServer<ControlService>>().await;
-    let control = ControlServer::new(service).max_decoding_message_size(MAX_TABLE_BYTES);
+    let control = ControlServer::new(service).max_decoding_message_size(MAX_CONTROL_BYTES);
     let served = tonic::transport::Server::builder()
         .add_service(health)
         .add_service(control)

@@ -47,8 +47,8 @@ pub const MAX_HOLD: Duration = Duration::from_secs(600);
 pub const ACCESS_LOG_QUEUE: usize = 8_192;
 /// Most bytes of a path or host in the access log.
 pub const MAX_LOGGED_TEXT_BYTES: usize = 1_024;
-/// Most bytes of a table that the agent may send.
-pub const MAX_TABLE_BYTES: usize = 32 * 1024 * 1024;
+/// Most bytes of a message of the agent: the largest table, and what frames it.
+pub const MAX_CONTROL_BYTES: usize = refloat_model::route::MAX_TABLE_BYTES + 1024;
 /// Most bytes of the index of one published tree.
 pub const MAX_TREE_INDEX_BYTES: u64 = 64 * 1024 * 1024;
 

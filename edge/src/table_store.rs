@@ -19,9 +19,8 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use refloat_model::route::MAX_TABLE_BYTES;
 use refloat_model::{Canonical as _, CanonicalError, RouteTable, TableDigest, TableError};
-
-use crate::limits::MAX_TABLE_BYTES;
 
 const MAGIC: &[u8; 4] = b"RFLT";
 const SCHEMA: u8 = 1;

@@ -20,6 +20,8 @@ pub const MAX_APPS: usize = 1_000;
 pub const MAX_HOSTS_PER_APP: usize = 100;
 /// Most routes of one app.
 pub const MAX_ROUTES_PER_APP: usize = 100;
+/// Most bytes of a table's canonical encoding.
+pub const MAX_TABLE_BYTES: usize = 32 * 1024 * 1024;
 
 /// The whole of what the edge serves.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Default)]
@@ -308,6 +310,9 @@ impl RouteTable {
                 return Err(TableError::TwoCatchAll { first: other.clone(), second: app.app.clone() });
             }
         }
+        if self.to_canonical().len() > MAX_TABLE_BYTES {
+            return Err(TableError::TooLarge);
+        }
         hosts.sort();
         match hosts.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             Some(pair) => Err(TableError::HostTaken {
@@ -366,6 +371,9 @@ pub enum TableError {
         /// How many are allowed.
         limit: usize,
     },
+    /// Too many bytes: long names and rules.
+    #[error("the route table is larger than {} MiB", MAX_TABLE_BYTES >> 20)]
+    TooLarge,
     /// Not in the one order that makes equal tables equal bytes; two entries of one name count.
     #[error("the route table is not in order")]
     Unsorted,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
-use refloat_model::{AppName, Canonical as _, Epoch, Generation, InstanceName, RouteTable, TableDigest};
+use refloat_model::route::MAX_TABLE_BYTES;
+use refloat_model::{AppName, Canonical as _, Epoch, Generation, InstanceName, RouteTable, TableDigest, TableError};
 use refloat_proto::edge::v1 as wire;
 use refloat_proto::edge::v1::control_client::ControlClient;
 use tokio::net::UnixStream;
@@ -22,8 +23,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const STAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the swap may take: everything is open by then.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(3);
-/// A table of 1,000 apps with 100 routes each.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// The edge's client. Clones share the connection.
 #[derive(Debug, Clone)]
@@ -44,8 +43,7 @@ impl EdgeClient {
         let channel = Endpoint::from_static("http://edge.invalid")
             .connect_timeout(CALL_TIMEOUT)
             .connect_with_connector_lazy(connector);
-        let control = ControlClient::new(channel).max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Self { control }
+        Self { control: ControlClient::new(channel) }
     }
 
     fn control(&self) -> ControlClient<Channel> {
@@ -101,14 +99,15 @@ impl Edge for EdgeClient {
     }
 
     async fn stage(&self, table: &RouteTable) -> Result<(), EdgeError> {
-        let request = wire::StageRequest { table: table.to_canonical() };
-        match within(STAGE_TIMEOUT, self.control().stage(request)).await {
+        let table = table.to_canonical();
+        // Ended half-way as too large, a message looks like an edge that is gone.
+        if table.len() > MAX_TABLE_BYTES {
+            return Err(EdgeError::Refused(TableError::TooLarge.to_string()));
+        }
+        match within(STAGE_TIMEOUT, self.control().stage(wire::StageRequest { table })).await {
             Ok(_) => Ok(()),
             // Breaks a rule, or is not newer than what is active: the same table would be refused again.
-            Err(status) if matches!(status.code(), Code::InvalidArgument | Code::FailedPrecondition) => {
-                Err(EdgeError::Refused(status.message().to_owned()))
-            }
-            Err(status) => Err(unreachable(&status)),
+            Err(status) => Err(refused_or_unreachable(&status)),
         }
     }
 
@@ -147,7 +146,10 @@ impl Edge for EdgeClient {
 
 fn refused_or_unreachable(status: &Status) -> EdgeError {
     match status.code() {
-        Code::InvalidArgument | Code::FailedPrecondition => EdgeError::Refused(status.message().to_owned()),
+        // Out of range: larger than a message may be.
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            EdgeError::Refused(status.message().to_owned())
+        }
         _ => unreachable(status),
     }
 }
@@ -233,6 +235,7 @@ mod tests {
         };
         assert_eq!(stage(Code::InvalidArgument).await, EdgeError::Refused("as told".into()));
         assert_eq!(stage(Code::FailedPrecondition).await, EdgeError::Refused("as told".into()));
+        assert_eq!(stage(Code::OutOfRange).await, EdgeError::Refused("as told".into()));
         assert_eq!(stage(Code::Internal).await, EdgeError::Unreachable("as told".into()));
         edge.0.lock().unwrap().push_back(Code::FailedPrecondition);
         assert_eq!(client.apply(table.generation, table.table_digest()).await, Err(EdgeError::NotStaged));
