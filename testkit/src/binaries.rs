@@ -20,7 +20,7 @@ impl Binaries {
     /// When one is missing: it says what builds it. An old one is not noticed: `./test` builds first.
     #[must_use]
     pub fn find() -> Self {
-        Self { agent: find("refloatd"), edge: find("refloat-edge"), cli: find("refloat") }
+        Self { agent: find("refloatd"), edge: edge(), cli: find("refloat") }
     }
 
     /// `refloatd-mortal`, which only test builds have.
@@ -31,6 +31,15 @@ impl Binaries {
     pub fn mortal_agent(&self) -> PathBuf {
         find("refloatd-mortal")
     }
+}
+
+/// `refloat-edge` alone.
+///
+/// # Panics
+/// As [`Binaries::find`].
+#[must_use]
+pub fn edge() -> PathBuf {
+    find("refloat-edge")
 }
 
 fn find(name: &str) -> PathBuf {

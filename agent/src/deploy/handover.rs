@@ -17,12 +17,10 @@ use tracing::{error, warn};
 use super::driver::{Driver, routed_instances};
 use super::stop::Stop;
 use crate::docker::EngineError;
+use crate::edge::MAX_HOLD;
 
 /// How long the edge holds requests by itself, beyond the start of the new and of the old process.
 const HOLD_MARGIN: Duration = Duration::from_secs(30);
-
-/// The longest hold that the edge accepts.
-const MAX_HOLD: Duration = Duration::from_secs(600);
 
 /// A handover that has begun.
 #[derive(Debug)]
