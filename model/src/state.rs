@@ -130,6 +130,9 @@ pub struct ReleaseRecord {
     /// Whether it was rolled back from and has not served since: no rollback goes there.
     #[n(6)]
     pub rolled_back: bool,
+    /// From the acceptance until it served for the first time, in milliseconds by the agent's clock.
+    #[n(7)]
+    pub first_took_ms: u64,
 }
 
 /// From this moment the release served.
@@ -150,6 +153,9 @@ pub struct Activation {
     /// The table's generation.
     #[n(4)]
     pub generation: Generation,
+    /// From the acceptance to this moment, in milliseconds by the agent's clock.
+    #[n(5)]
+    pub took_ms: u64,
 }
 
 /// One deployment's record, running or ended.
@@ -385,6 +391,7 @@ fn create_release<R: Records>(
         meta: meta.clone(),
         predecessor: None,
         rolled_back: false,
+        first_took_ms: 0,
         activations: Vec::new(),
     };
     records.put_release(&app, record);
@@ -441,14 +448,17 @@ fn activate<R: Records>(
         .release(app, number)
         .map_err(FoldError::Read)?
         .ok_or(FoldError::DoesNotFit("there is no such release"))?;
+    let took_ms = cause.as_ref().map_or(0, |d| entry.at_ms.saturating_sub(d.accepted_at_ms));
     if record.activations.is_empty() {
         record.predecessor = displaced;
+        record.first_took_ms = took_ms;
     }
     record.rolled_back = false;
     record.activations.push(Activation {
         at_ms: entry.at_ms,
         by: entry.by.clone(),
         reason: cause.as_ref().map(|d| d.reason.clone()).unwrap_or_default(),
+        took_ms,
         kind: cause.map(|d| d.action.kind().to_owned()).unwrap_or_default(),
         generation,
     });

@@ -113,7 +113,7 @@ impl Host {
             action,
             by: Principal::agent(),
             reason: "why".to_owned(),
-            accepted_at_ms: 0,
+            accepted_at_ms: self.now_ms,
             serving_before: None,
             release: None,
             committed: false,
@@ -231,6 +231,18 @@ fn an_activation_says_when_who_why_and_how() {
     let last = host.release(1).activations.last().unwrap();
     assert_eq!((last.reason.as_str(), last.kind.as_str(), last.generation.number), ("why", "rollback", 3));
     assert_eq!((last.at_ms, &last.by), (host.state().serving_since_ms, &Principal::agent()));
+}
+
+#[test]
+fn how_long_it_took_is_from_the_acceptance_to_the_commit_each_time() {
+    let mut host = Host::with_app();
+    host.deploy(1);
+    let first = host.release(1).first_took_ms;
+    assert_eq!((first, host.release(1).activations[0].took_ms), (3, 3), "accepted, made, committed");
+    host.deploy(2);
+    host.rollback(1);
+    let again = host.release(1);
+    assert_eq!((again.first_took_ms, again.activations[1].took_ms), (first, 2), "accepted, committed");
 }
 
 #[test]

@@ -335,6 +335,7 @@ pub fn summary(
         standby: standby.to_owned(),
         activated_at_unix_ms: record.activations.last().map_or(0, |activation| activation.at_ms),
         kind: record.meta.kind.clone(),
+        first_took_ms: record.first_took_ms,
     }
 }
 
@@ -372,6 +373,7 @@ pub fn activation(it: &Activation) -> wire::ActivationView {
         reason: it.reason.clone(),
         kind: it.kind.clone(),
         generation: Some(generation(it.generation)),
+        took_ms: it.took_ms,
     }
 }
 

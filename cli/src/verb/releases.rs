@@ -28,7 +28,7 @@ pub(super) async fn perform(session: &Session<'_>, args: &Releases) -> Result<Ex
     }
     let now = SystemTime::now();
     let rows = list.releases.iter().map(|release| row(release, now));
-    let header = ["RELEASE", "STATE", "AGE", "WHO", "FROM", "WHAT", "BUILD"];
+    let header = ["RELEASE", "STATE", "AGE", "WHO", "FROM", "WHAT", "TOOK"];
     session.printer.result(Tone::Plain, &table(header, rows));
     Ok(Exit::Done)
 }
@@ -42,7 +42,7 @@ fn row(release: &ReleaseSummary, now: SystemTime) -> [String; 7] {
         release.author.clone(),
         from(&origin),
         what(release),
-        if release.build_ms == 0 { "-".to_owned() } else { millis(release.build_ms) },
+        if release.first_took_ms == 0 { "-".to_owned() } else { millis(release.first_took_ms) },
     ]
 }
 

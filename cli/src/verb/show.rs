@@ -37,7 +37,8 @@ fn print(printer: &Printer, release: &GetReleaseResponse) {
     }
     if !release.activations.is_empty() {
         let rows = release.activations.iter().map(activation);
-        printer.result(Tone::Plain, &format!("\n{}", table(["BEGAN TO SERVE", "BY", "FROM", "HOW", "WHY"], rows)));
+        printer
+            .result(Tone::Plain, &format!("\n{}", table(["BEGAN TO SERVE", "BY", "FROM", "HOW", "TOOK", "WHY"], rows)));
     }
 }
 
@@ -91,12 +92,13 @@ fn process(process: &ProcessView) -> [String; 8] {
     ]
 }
 
-fn activation(activation: &ActivationView) -> [String; 5] {
+fn activation(activation: &ActivationView) -> [String; 6] {
     [
         moment(activation.at_unix_ms),
         activation.by.clone(),
         activation.from.clone(),
         activation.kind.clone(),
+        millis(activation.took_ms),
         activation.reason.clone(),
     ]
 }

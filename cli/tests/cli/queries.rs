@@ -19,6 +19,7 @@ fn releases() -> wire::ListReleasesResponse {
         author: "anna@laptop".to_owned(),
         parent: number - 1,
         build_ms: 12_400,
+        first_took_ms: 14_800,
         kind: "deploy".to_owned(),
         ..Default::default()
     };
@@ -32,6 +33,7 @@ fn releases() -> wire::ListReleasesResponse {
         changes: changes(&[("env", "env: STRIPE_KEY changed")]),
         standby: "paused".to_owned(),
         build_ms: 0,
+        first_took_ms: 640,
         kind: "env".to_owned(),
         ..release(2, 7300)
     };
@@ -139,6 +141,7 @@ fn a_release_shows_what_runs_and_when_it_served() {
             by: "anna@laptop".to_owned(),
             from: "192.0.2.9".to_owned(),
             kind: "deploy".to_owned(),
+            took_ms: 14_800,
             ..Default::default()
         }],
         rollback_to: 2,
