@@ -41,6 +41,9 @@ impl Mode {
     pub const ALL: [Self; 4] = [Self::CrashBefore, Self::CrashAfter, Self::Fail, Self::LostAnswer];
 }
 
+/// The effect of a record.
+const APPEND: &str = "journal.append";
+
 /// The plan, shared by every port of one agent's life.
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<Plan>>);
@@ -93,6 +96,14 @@ impl Faults {
     #[must_use]
     pub fn effects(&self) -> Vec<&'static str> {
         self.plan().effects.clone()
+    }
+
+    /// Whether the effect that happens now is a record whose answer is lost: on the disk, and to nobody's knowledge.
+    #[must_use]
+    pub fn loses_record(&self) -> bool {
+        let plan = self.plan();
+        let lost = plan.at.is_some_and(|(at, mode)| mode == Mode::LostAnswer && at + 1 == plan.effects.len());
+        lost && plan.effects.last() == Some(&APPEND)
     }
 
     /// Whether this agent can only be restarted.
@@ -198,7 +209,7 @@ impl Journal for FaultyJournal {
             self.faults.plan().ledger_closed = true;
             JournalError::NotDurable("injected".into())
         };
-        self.faults.effect("journal.append", self.inner.append(by, event), closes, closes).await
+        self.faults.effect(APPEND, self.inner.append(by, event), closes, closes).await
     }
     async fn host(&self) -> Result<HostState, JournalError> {
         self.faults.alive().await;

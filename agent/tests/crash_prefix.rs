@@ -6,15 +6,21 @@
 
 mod world;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use refloat_agent::deploy::update::Report;
 use refloat_agent::faults::{Faults, Mode};
-use refloat_model::{AppRoutes, Outcome, ReleaseNumber, SourceDigest};
+use refloat_agent::journal::Fault;
+use refloat_model::{AppRoutes, Event, Outcome, ReleaseNumber, SourceDigest};
+use tokio::task::JoinHandle;
 use world::{Agent, Shape, World, app, deploy, maybe_report, rollback};
 
 /// How long a deployment may take with a fault in its way; tokio's time, which is paused.
 const BOUND: Duration = Duration::from_secs(120);
+
+/// In tenths of a second: a start and its probe, several times over.
+const SLOW_START: u32 = 100;
 
 #[derive(Clone, Copy, Debug)]
 enum Scenario {
@@ -27,10 +33,11 @@ enum Scenario {
 
 impl Scenario {
     fn shape(self) -> Shape {
-        match self {
-            Self::Handover | Self::HandoverBack => Shape::exclusive(),
-            _ => Shape::good(),
-        }
+        if self.is_exclusive() { Shape::exclusive() } else { Shape::good() }
+    }
+
+    fn is_exclusive(self) -> bool {
+        matches!(self, Self::Handover | Self::HandoverBack)
     }
 
     fn is_back(self) -> bool {
@@ -58,13 +65,58 @@ impl Scenario {
         second
     }
 
-    async fn act(self, agent: &Agent, second: SourceDigest) -> Option<Report> {
+    async fn act(self, agent: &Agent, second: SourceDigest) -> Told {
         let ask = if self.is_back() { rollback() } else { deploy(second) };
         match tokio::time::timeout(BOUND, agent.submit(&app("shop"), ask)).await {
-            Ok(Ok(watch)) => maybe_report(watch, BOUND).await,
-            Ok(Err(_)) | Err(_) => None,
+            Ok(Ok(watch)) => Told { accepted: true, outcome: maybe_report(watch, BOUND).await.map(|r| r.outcome) },
+            Ok(Err(_)) | Err(_) => Told { accepted: false, outcome: None },
         }
     }
+}
+
+/// What the caller was told.
+#[derive(Debug)]
+struct Told {
+    accepted: bool,
+    outcome: Option<Outcome>,
+}
+
+impl Told {
+    /// Told that the ledger accepts nothing: the outcome is open.
+    fn is_open(&self) -> bool {
+        matches!(&self.outcome, Some(Outcome::Failed(failure)) if failure.reason == "LEDGER")
+    }
+}
+
+/// What the ledger's disk says of one deployment.
+#[derive(Debug, Default)]
+struct Recorded {
+    accepted: bool,
+    commits: usize,
+    outcomes: Vec<Outcome>,
+}
+
+impl Recorded {
+    /// Of the deployment accepted after the first `before` records, if there is one.
+    fn after(world: &World, before: usize) -> Self {
+        let mut recorded = Self::default();
+        for event in &world.disk.events()[before..] {
+            match event {
+                Event::DeploymentAccepted { .. } => {
+                    assert!(!recorded.accepted, "accepted twice");
+                    recorded.accepted = true;
+                }
+                Event::RoutesCommitted { .. } => recorded.commits += 1,
+                Event::DeploymentEnded { outcome, .. } => recorded.outcomes.push(outcome.clone()),
+                _ => {}
+            }
+        }
+        recorded
+    }
+}
+
+fn is_live(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Live | Outcome::LiveUnverified(_) | Outcome::CommittedNotServed(_))
 }
 
 async fn effects_of(scenario: Scenario) -> usize {
@@ -74,8 +126,8 @@ async fn effects_of(scenario: Scenario) -> usize {
     let agent = world.agent(&faults).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     faults.reset_count();
-    let report = scenario.act(&agent, second).await.expect("it ends");
-    assert_eq!(report.outcome, Outcome::Live, "{scenario:?} succeeds when nothing goes wrong");
+    let told = scenario.act(&agent, second).await;
+    assert_eq!(told.outcome, Some(Outcome::Live), "{scenario:?} succeeds when nothing goes wrong");
     tokio::time::sleep(Duration::from_secs(60)).await;
     faults.effects().len()
 }
@@ -85,60 +137,115 @@ fn routes_of(world: &World) -> Option<AppRoutes> {
 }
 
 async fn one(scenario: Scenario, n: usize, mode: Mode) {
-    let label = format!("{scenario:?}, effect {n}, {mode:?}");
     let world = World::new().await;
     let second = scenario.prepare(&world).await;
-    let before = routes_of(&world);
+    let (routes, records) = (routes_of(&world), world.disk.events().len());
     let (from, to) = scenario.before_and_after();
     let faults = Faults::none();
     let agent = world.agent(&faults).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     faults.arm(n, mode);
-    let report = scenario.act(&agent, second).await;
-    let answers_then = world.answers(&app("shop"));
+    let lost = faults.clone();
+    world.journal.on_append(move |_, _| lost.loses_record().then_some(Fault::AnswerLost));
+    let visitors = Visitors::of(&world);
+    let told = scenario.act(&agent, second).await;
+    let (answered, then) = (world.answers(&app("shop")), Recorded::after(&world, records));
     tokio::time::sleep(Duration::from_secs(60)).await;
     let hit = faults.effects().get(n).copied().unwrap_or("none");
-    let label = format!("{label} ({hit})");
-    if let Some(Outcome::Failed(failure)) = report.as_ref().map(|r| &r.outcome)
-        && failure.reason != "LEDGER"
-    {
-        assert_eq!(answers_then, Some(from), "{label}: the old release answers when the failure is told");
+    let label = format!("{scenario:?}, effect {n}, {mode:?} ({hit})");
+    told_is_durable(&label, &told, &then, faults.must_restart());
+    if matches!(told.outcome, Some(Outcome::Failed(_))) {
+        assert_eq!(answered, Some(from), "{label}: the old release answers when the failure is told");
     }
-    if faults.must_restart() {
-        drop(agent);
-        let next = world.healthy_agent().await;
-        world.settled(&app("shop")).await;
-        check(&world, &label, report, before, from, to).await;
-        drop(next);
-    } else {
-        world.settled(&app("shop")).await;
-        check(&world, &label, report, before, from, to).await;
+    let (world, _agent) = if faults.must_restart() { restart(world, agent).await } else { (world, agent) };
+    world.settled(&app("shop")).await;
+    check(&world, &label, &then, &Recorded::after(&world, records), routes, from, to).await;
+    let unanswered = visitors.unanswered();
+    assert!(unanswered == 0 || scenario.is_exclusive(), "{label}: {unanswered} visitors got no answer");
+}
+
+/// A next agent, which reads the ledger from its disk.
+async fn restart(world: World, agent: Agent) -> (World, Agent) {
+    drop(agent);
+    let world = world.reloaded();
+    let next = world.healthy_agent().await;
+    (world, next)
+}
+
+/// One visitor after the other, from here to the end.
+struct Visitors {
+    unanswered: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Visitors {
+    fn of(world: &World) -> Self {
+        let (world, unanswered) = (world.clone(), Arc::<AtomicUsize>::default());
+        let count = Arc::clone(&unanswered);
+        let task = tokio::spawn(async move {
+            loop {
+                count.fetch_add(usize::from(world.answers(&app("shop")).is_none()), Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        Self { unanswered, task }
+    }
+
+    fn unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
     }
 }
 
+impl Drop for Visitors {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Acknowledged means durable.
+fn told_is_durable(label: &str, told: &Told, then: &Recorded, must_restart: bool) {
+    assert!(then.accepted || !told.accepted, "{label}: what was accepted is recorded");
+    match &told.outcome {
+        None => {}
+        Some(_) if told.is_open() => assert!(must_restart, "{label}: the outcome is open, the ledger too"),
+        Some(outcome) if is_live(outcome) => {
+            assert_eq!(then.commits, 1, "{label}: what is told to be live is committed")
+        }
+        Some(outcome) => assert_eq!(then.outcomes, [outcome.clone()], "{label}: what is told is recorded"),
+    }
+}
+
+/// What holds at rest, whatever was told: the ledger's word, what answers and what was found before agree.
 async fn check(
     world: &World,
     label: &str,
-    report: Option<Report>,
+    then: &Recorded,
+    at_rest: &Recorded,
     before: Option<AppRoutes>,
     from: ReleaseNumber,
     to: ReleaseNumber,
 ) {
     let state = world.app(&app("shop")).await;
     let serves = state.serving.unwrap_or_else(|| panic!("{label}: nothing serves"));
-    assert!(serves == from || serves == to, "{label}: {serves} serves");
+    for _ in 0..SLOW_START {
+        if world.answers(&app("shop")).is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     assert_eq!(world.answers(&app("shop")), Some(serves), "{label}: what is recorded answers");
     let generations = world.edge.history();
     assert!(generations.windows(2).all(|p| p[0] < p[1]), "{label}: generations rise: {generations:?}");
-    match report.map(|r| r.outcome) {
-        Some(Outcome::Live | Outcome::LiveUnverified(_) | Outcome::CommittedNotServed(_)) => {
-            assert_eq!(serves, to, "{label}: what was acknowledged is kept");
-        }
-        Some(Outcome::Failed(failure)) if failure.reason != "LEDGER" => {
-            assert_eq!(serves, from, "{label}: what failed before its commit left the old release: {failure:?}");
-            assert_eq!(routes_of(world), before, "{label}: and exactly the routes it found");
-        }
-        _ => {}
+    assert!(at_rest.outcomes.starts_with(&then.outcomes), "{label}: an outcome is final: {then:?}, {at_rest:?}");
+    assert_eq!(at_rest.outcomes.len(), usize::from(at_rest.accepted), "{label}: one outcome: {at_rest:?}");
+    assert!(then.commits <= at_rest.commits && at_rest.commits <= 1, "{label}: one commit: {at_rest:?}");
+    let live = at_rest.outcomes.iter().any(is_live);
+    assert_eq!(live, at_rest.commits == 1, "{label}: live is what was committed: {at_rest:?}");
+    if live {
+        assert_eq!(serves, to, "{label}: what was committed serves");
+    } else {
+        assert_eq!(serves, from, "{label}: what ended before its commit left the old release: {at_rest:?}");
+        assert_eq!(routes_of(world), before, "{label}: and exactly the routes it found");
     }
 }
 

@@ -74,6 +74,11 @@ async fn pass(context: &Context, halt: &CancellationToken, unrouted: &mut Unrout
         }
         keep_serving(context, &state, process, instance, record, &observed).await?;
     }
+    if state.deployment.is_some() {
+        // It ended without a record, because the ledger is closed: its commit may be on the disk, and then the next agent
+        // routes to what looks like a candidate here.
+        return Ok(context.settings.reconcile_every);
+    }
     if !edge_follows(context).await? {
         // It may still send requests to what was displaced.
         return Ok(DRAIN_POLL * 5);

@@ -58,6 +58,12 @@ impl World {
         }
     }
 
+    /// The same host to an agent that reads its ledger again.
+    pub fn reloaded(&self) -> Self {
+        let journal = Arc::new(MemoryJournal::open(&self.disk, Arc::new(TokioClock)).unwrap());
+        Self { journal, ..self.clone() }
+    }
+
     /// An agent on this host, with what goes wrong for it.
     pub async fn agent(&self, faults: &Faults) -> Agent {
         let ports = faults.wrap(Ports {
