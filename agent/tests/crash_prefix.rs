@@ -211,7 +211,7 @@ fn told_is_durable(label: &str, told: &Told, then: &Recorded, must_restart: bool
         Some(outcome) if is_live(outcome) => {
             assert_eq!(then.commits, 1, "{label}: what is told to be live is committed")
         }
-        Some(outcome) => assert_eq!(then.outcomes, [outcome.clone()], "{label}: what is told is recorded"),
+        Some(outcome) => assert_eq!(then.outcomes, std::slice::from_ref(outcome), "{label}: what is told is recorded"),
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use refloat_model::admission::Denial;
 use refloat_model::{
-    AppName, AppState, Backend, HostState, InstanceName, InstanceRecord, ProcessName, ReleaseNumber, ReleaseRecord,
-    RouteTable, RouteTarget,
+    AppName, AppState, HostState, InstanceName, InstanceRecord, Process, ProcessName, ReleaseNumber, ReleaseRecord,
+    RouteTable, RouteTarget, planning,
 };
 use refloat_proto::v1 as wire;
 use tonic::Status;
@@ -35,6 +35,7 @@ pub struct Survey {
     edge: Result<EdgeStatus, String>,
     in_flight: BTreeMap<InstanceName, u32>,
     memory: BTreeMap<InstanceName, u64>,
+    host_id: [u8; 16],
     table: RouteTable,
     subnets: Vec<(AppName, u16)>,
     network: Subnet,
@@ -55,7 +56,7 @@ impl Survey {
             edge(ports.edge.status()),
             ports.deployments.running(),
         );
-        let HostState { table, subnets, .. } = host.map_err(|error| status::journal(&error))?;
+        let HostState { host_id, table, subnets, .. } = host.map_err(|error| status::journal(&error))?;
         let (network, routes) = (ports.host.facts().network, ports.host.routes());
         let observed = list.clone().unwrap_or_default();
         let running_now: Vec<InstanceName> =
@@ -63,7 +64,7 @@ impl Survey {
         let (in_flight, memory) =
             tokio::join!(in_flight(ports, &running_now), memory(ports.engine.as_ref(), &running_now));
         let engine = info.and_then(|info| list.map(|_| info));
-        Ok(Self { engine, observed, edge, in_flight, memory, table, subnets, network, routes, running })
+        Ok(Self { engine, observed, edge, in_flight, memory, host_id, table, subnets, network, routes, running })
     }
 }
 
@@ -105,7 +106,6 @@ impl Survey {
         let history = release::history(ports.journal.as_ref(), app).await?;
         let serving = app.serving.and_then(|number| history.get(&number));
         let back = app.serving.and_then(|number| release::rollback_to(number, &history));
-        let standby = standby(app, &self.observed);
         let summary =
             serving.map(|record| convert::summary(record, app.serving, release::parent_of(record, &history), ""));
         Ok(wire::AppStatus {
@@ -120,10 +120,14 @@ impl Survey {
             rollback_to: convert::number(back),
             rollback_estimate: back
                 .and_then(|number| history.get(&number))
-                .map(|record| estimate(record, standby.get(&record.number).copied(), &self.observed))
+                .map(|record| estimate(self.host_id, app, record, |name| self.state(name)).to_owned())
                 .unwrap_or_default(),
             problems: self.problems(app, serving),
         })
+    }
+
+    fn state(&self, name: &InstanceName) -> Option<RunState> {
+        self.observed.iter().find(|it| it.name == *name).map(|it| it.state)
     }
 
     fn listen(&self) -> &[String] {
@@ -349,22 +353,37 @@ pub fn standby(app: &AppState, observed: &[Observed]) -> BTreeMap<ReleaseNumber,
     kept
 }
 
-/// What a rollback to this release costs, honestly.
-fn estimate(record: &ReleaseRecord, standby: Option<&str>, observed: &[Observed]) -> String {
-    let mut images = record.release.processes.iter().filter_map(|process| match &process.backend {
-        Backend::Instance { image, .. } => Some(image),
-        Backend::Files { .. } => None,
-    });
-    let Some(first) = images.next() else {
-        return "warm, about 20 ms: files only".to_owned();
+/// How ready a container is for its release to serve again, the least ready first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Readiness {
+    Gone,
+    Stopped,
+    Awake,
+}
+
+/// What a rollback to this release costs, honestly: as much as its least ready process. A container that was made for another
+/// release counts when it is the very one that this release would make: same image, settings and environment.
+fn estimate(
+    host_id: [u8; 16],
+    app: &AppState,
+    record: &ReleaseRecord,
+    state: impl Fn(&InstanceName) -> Option<RunState>,
+) -> &'static str {
+    let readiness = |process: &Process| {
+        let spec = planning::runtime_spec(host_id, &record.release, process);
+        let same = app.instances.iter().filter(|it| it.process == process.name && it.spec == spec);
+        let ready = same.filter_map(|it| state(&it.name)).map(|state| match state {
+            RunState::Running | RunState::Paused => Readiness::Awake,
+            RunState::Exited(_) | RunState::Created => Readiness::Stopped,
+            RunState::Restarting | RunState::OutOfMemory | RunState::Dead => Readiness::Gone,
+        });
+        ready.max().unwrap_or(Readiness::Gone)
     };
-    // A container that was first made for another release may be shared: same image, same settings.
-    let awake = |it: &&Observed| it.image == *first && matches!(it.state, RunState::Running | RunState::Paused);
-    match standby {
-        Some("running" | "paused") => "warm, about 50 ms".to_owned(),
-        Some(_) => "cold, about 1 s: its container is stopped".to_owned(),
-        None if observed.iter().any(|it| awake(&it)) => "warm, about 50 ms".to_owned(),
-        None => "cold, about 3 s: its container is made again".to_owned(),
+    match record.release.instance_processes().map(readiness).min() {
+        None => "warm, about 20 ms: files only",
+        Some(Readiness::Awake) => "warm, about 50 ms",
+        Some(Readiness::Stopped) => "cold, as long as the app takes to start: a container is stopped",
+        Some(Readiness::Gone) => "cold, as long as the app takes to start: a container is made again",
     }
 }
 
@@ -396,4 +415,56 @@ fn own_rss_bytes() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     kib.unwrap_or_default().saturating_mul(1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use refloat_model::{EnvId, Event};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::journal::sample::{History, ada, app};
+    use crate::journal::{Journal as _, MemoryDisk, MemoryJournal};
+
+    const HOST: [u8; 16] = [7; 16];
+
+    /// r1 with one container for each of its processes.
+    async fn first_release() -> (AppState, ReleaseRecord) {
+        let journal = MemoryJournal::open(&MemoryDisk::new(), Arc::new(SystemClock)).unwrap();
+        let mut history = History::default();
+        let created = history.create("shop");
+        for event in std::iter::once(created).chain(history.deploy("shop", 1)) {
+            journal.append(&ada(), event).await.unwrap();
+        }
+        let record = journal.release(&app("shop"), ReleaseNumber(1)).await.unwrap().unwrap();
+        for process in record.release.instance_processes() {
+            let spec = planning::runtime_spec(HOST, &record.release, process);
+            let name = InstanceName::derive(&app("shop"), &process.name, &spec, 0);
+            let instance = InstanceRecord { name, process: process.name.clone(), spec, ..History::instance("shop", 1) };
+            journal.append(&ada(), Event::InstancePlanned { app: app("shop"), instance }).await.unwrap();
+        }
+        (journal.app(&app("shop")).await.unwrap().unwrap(), record)
+    }
+
+    #[tokio::test]
+    async fn a_rollback_is_as_warm_as_its_least_ready_process() {
+        let (app, mut record) = first_release().await;
+        let all = |state| move |_: &InstanceName| Some(state);
+        assert!(estimate(HOST, &app, &record, all(RunState::Paused)).starts_with("warm"));
+        let worker = record.release.instance_processes().find(|p| p.name.as_str() == "worker").unwrap().clone();
+        let of_worker = app.instances.iter().find(|it| it.process == worker.name).unwrap().name.clone();
+        let one = |worker: Option<RunState>| {
+            let of_worker = of_worker.clone();
+            move |name: &InstanceName| if *name == of_worker { worker } else { Some(RunState::Running) }
+        };
+        assert!(estimate(HOST, &app, &record, one(Some(RunState::Exited(0)))).ends_with("stopped"));
+        assert!(estimate(HOST, &app, &record, one(None)).ends_with("made again"));
+        record.release.env = EnvId([9; 32]);
+        let said = estimate(HOST, &app, &record, all(RunState::Running));
+        assert!(said.ends_with("made again"), "with another environment no container fits: {said}");
+        record.release.processes.retain(|p| p.name.as_str() == "site");
+        assert!(estimate(HOST, &app, &record, |_| None).ends_with("files only"));
+    }
 }
