@@ -409,6 +409,26 @@ async fn a_value_that_is_not_to_serve_yet_is_a_release_that_can_be_activated_als
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_variable_that_the_build_reads_is_another_build_and_any_other_is_none() {
+    let world = World::new().await;
+    let agent = world.healthy_agent().await;
+    let shop = app("shop");
+    let source = world.source(1, Shape::good());
+    world.build_reads(source, "VITE_API_URL");
+    agent.deploy(&shop, source).await;
+    for (name, builds) in [("SECRET_KEY", 1), ("VITE_API_URL", 2), ("SECRET_KEY", 2)] {
+        let value = format!("{name} {builds}");
+        let live = report(agent.submit(&shop, set(name, &value)).await.unwrap()).await;
+        assert_eq!(live.outcome, Outcome::Live, "{name}");
+        let got = world.builder.got.lock().unwrap().clone();
+        assert_eq!(got.len(), builds, "{name}");
+    }
+    let got = world.builder.got.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(got.0.get("VITE_API_URL").map(String::as_str), Some("VITE_API_URL 2"));
+    assert!(got.0.contains_key("SECRET_KEY"), "the whole environment is at hand; the plan picks");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_value_again_changes_nothing() {
     let (world, agent, shop) = two_releases().await;
     report(agent.submit(&shop, set("KEY", "one")).await.unwrap()).await;

@@ -12,8 +12,8 @@ use refloat_agent::ledger::{Ledger, LedgerOptions, Position, ReplayError};
 use refloat_agent::store::MemoryRecords;
 use refloat_model::{Entry, Epoch, Event};
 
-/// What the program of today writes. It adds one-off commands to the first format.
-const NEWEST: &str = "ledger-v1-one-off";
+/// What the program of today writes. It adds one-off commands, and the variables that a build reads, to the first format.
+const NEWEST: &str = "ledger-v1-2";
 const NOW_MS: u64 = 1_700_000_000_000;
 
 fn fixture(name: &str) -> PathBuf {
@@ -73,18 +73,21 @@ fn the_first_format_loads_and_adds_up_to_the_same() {
 }
 
 #[test]
-fn the_newest_format_knows_commands() {
+fn the_newest_format_knows_commands_and_what_builds_read() {
     let folder = copy_of(NEWEST);
     let (ledger, _) = Ledger::open(folder.path(), LedgerOptions::default(), NOW_MS).unwrap();
-    let mut commands = 0;
+    let (mut commands, mut read_by_builds) = (0, Vec::new());
     let all: Result<(), ReplayError<()>> = ledger.replay(&Position::GENESIS, |_, content| {
         if let Content::Entry(entry) = content {
             commands += usize::from(matches!(entry.event, Event::OneOffBegan { .. } | Event::OneOffEnded { .. }));
+            if let Event::ReleaseCreated { meta, .. } = entry.event {
+                read_by_builds.extend(meta.build_env);
+            }
         }
         Ok(())
     });
     all.unwrap();
-    assert_eq!(commands, 4);
+    assert_eq!((commands, read_by_builds), (4, vec!["VITE_API_URL".to_owned()]));
 }
 
 #[test]

@@ -193,6 +193,9 @@ pub struct ReleaseMeta {
     /// How it came to be: `deploy` or `env`.
     #[n(4)]
     pub kind: String,
+    /// Names of the variables that its build reads: another value of one of them is another build.
+    #[n(5)]
+    pub build_env: Vec<String>,
 }
 
 /// One container, as the ledger knows it.

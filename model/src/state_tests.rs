@@ -138,6 +138,7 @@ impl Host {
             created_at_ms: 1,
             origin: Default::default(),
             build_ms: 1,
+            build_env: Vec::new(),
             changes: Vec::new(),
             kind: "deploy".to_owned(),
         };

@@ -58,6 +58,8 @@ pub struct Built {
     pub notes: Vec<Note>,
     /// What was recognised: "Vite single-page app".
     pub shape: String,
+    /// Names of the variables that it reads.
+    pub build_env: Vec<String>,
     /// How long it took, planning included, in milliseconds.
     pub build_ms: u64,
     /// Whether everything was there already and nothing was built.

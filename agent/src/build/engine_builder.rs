@@ -184,6 +184,7 @@ impl EngineBuilder {
             processes: processes(plan, &artifacts)?,
             notes: plan.notes.iter().cloned().chain(published).collect(),
             shape: plan.shape.clone(),
+            build_env: plan.build_env.clone(),
             build_ms: 0,
             unchanged: false,
             images,

@@ -128,6 +128,7 @@ impl Builder for FakeBuilder {
                 processes,
                 notes: Vec::new(),
                 shape,
+                build_env: Vec::new(),
                 build_ms: u64::try_from(script.takes.as_millis()).unwrap_or(u64::MAX),
                 unchanged: false,
                 images: Vec::new(),

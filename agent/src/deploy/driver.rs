@@ -19,8 +19,8 @@ use refloat_model::difference::{self, Side};
 use refloat_model::planning;
 use refloat_model::{
     Action, AppName, AppServing, AppState, Author, Change as Difference, DeployAction, Deployment, EnvId, EnvRecord,
-    Event, InstanceName, InstanceRecord, Outcome, Phase, PlanDigest, Process, ProcessName, Release, ReleaseMeta,
-    ReleaseNumber, ReleaseRecord, RouteTarget, SourceDigest,
+    Event, InstanceName, InstanceRecord, Origin, Outcome, Phase, PlanDigest, Process, ProcessName, Release,
+    ReleaseMeta, ReleaseNumber, ReleaseRecord, RouteTarget, SourceDigest,
 };
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -216,7 +216,7 @@ impl Driver {
         {
             return Ok(None);
         }
-        self.create_release(&state, release, parent.as_ref(), deploy, built.build_ms).await.map(Some)
+        self.create_release(&state, release, parent.as_ref(), deploy, built).await.map(Some)
     }
 
     #[tracing::instrument(name = "step", skip_all, fields(step = Phase::Building.word()))]
@@ -282,7 +282,7 @@ impl Driver {
         release: Release,
         parent: Option<&ReleaseRecord>,
         deploy: &DeployAction,
-        build_ms: u64,
+        built: Built,
     ) -> Result<ReleaseNumber, Stop> {
         let number = state.newest.map_or(ReleaseNumber::FIRST, ReleaseNumber::next);
         let mut changes = match parent {
@@ -301,7 +301,8 @@ impl Driver {
         let meta = ReleaseMeta {
             created_at_ms: self.context.ports.clock.now_ms(),
             origin: deploy.origin.clone(),
-            build_ms,
+            build_ms: built.build_ms,
+            build_env: built.build_env,
             changes: changes.into_iter().map(|c| c.text).take(20).collect(),
             kind,
         };
@@ -334,19 +335,7 @@ impl Driver {
             Some(number) => number,
             None if serving.release.env == env => return Ok(Outcome::Unchanged.into()),
             None => {
-                let release = Release {
-                    env,
-                    parent: Some(serving.identity.id),
-                    author: Author(self.deployment.by.name.clone()),
-                    ..serving.release.clone()
-                };
-                let meta = ReleaseMeta {
-                    created_at_ms: self.context.ports.clock.now_ms(),
-                    origin: refloat_model::Origin::default(),
-                    build_ms: 0,
-                    changes: names.iter().take(20).map(|n| format!("env: {n}")).collect(),
-                    kind: "env".to_owned(),
-                };
+                let (release, meta) = self.with_env(&serving, env, names).await?;
                 let number = state.newest.map_or(ReleaseNumber::FIRST, ReleaseNumber::next);
                 self.record_release(number, release, meta).await?
             }
@@ -355,6 +344,45 @@ impl Driver {
             return Ok(Outcome::Done.into());
         }
         self.activate(number, false).await
+    }
+
+    /// What serves with another environment, built again where the build reads what was changed.
+    async fn with_env(
+        &mut self,
+        serving: &ReleaseRecord,
+        env: EnvId,
+        names: &[String],
+    ) -> Result<(Release, ReleaseMeta), Stop> {
+        let mut release = Release {
+            env,
+            parent: Some(serving.identity.id),
+            author: Author(self.deployment.by.name.clone()),
+            ..serving.release.clone()
+        };
+        let mut meta = ReleaseMeta {
+            created_at_ms: self.context.ports.clock.now_ms(),
+            // The folder's name takes part in the plan.
+            origin: Origin { folder: serving.meta.origin.folder.clone(), ..Origin::default() },
+            build_ms: 0,
+            changes: names.iter().take(20).map(|n| format!("env: {n}")).collect(),
+            kind: "env".to_owned(),
+            build_env: serving.meta.build_env.clone(),
+        };
+        if names.iter().any(|name| meta.build_env.contains(name)) {
+            self.enter(Phase::Planning, "");
+            let job = BuildJob {
+                app: self.context.app.clone(),
+                source: release.source,
+                prebuilt: false,
+                folder: meta.origin.folder.clone(),
+                build_env: self.context.ports.vault.open(&self.context.app, &self.env_record(&env).await?).await?,
+                local_plan: None,
+            };
+            let built = self.build(job).await?;
+            (release.plan, release.processes) = (built.plan_digest, built.processes);
+            (meta.build_ms, meta.build_env) = (built.build_ms, built.build_env);
+        }
+        Ok((release, meta))
     }
 
     // ---- activate --------------------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ impl History {
                 build_ms: 4_200,
                 changes: vec!["src/main.ts".to_owned(), "package.json".to_owned()],
                 kind: "deploy".to_owned(),
+                build_env: Vec::new(),
             },
         }
     }
@@ -183,7 +184,17 @@ impl History {
         // What the second format brought comes last: the first one is how everything before it begins.
         events.extend(one_off(1, OneOffEnd::Exited(-1)));
         events.extend(one_off(2, OneOffEnd::Cut("the agent was restarted".to_owned())));
+        events.extend(self.built_with_env());
         events
+    }
+
+    fn built_with_env(&mut self) -> [Event; 3] {
+        let (id, accepted) = self.accept("shop", deploy_action());
+        let mut made = Self::release(id, "shop", 3);
+        if let Event::ReleaseCreated { meta, .. } = &mut made {
+            meta.build_env = vec!["VITE_API_URL".to_owned()];
+        }
+        [accepted, made, Self::end(id, "shop", Outcome::Done)]
     }
 
     fn every_action(&mut self) -> Vec<Event> {

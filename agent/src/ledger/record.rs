@@ -379,6 +379,7 @@ fn from_release(
         build_ms: meta.build_ms,
         changes: meta.changes.clone(),
         kind: meta.kind.clone(),
+        build_env: meta.build_env.clone(),
     }
 }
 
@@ -393,6 +394,7 @@ fn to_release(e: &wire::ReleaseCreated) -> Result<Event, RecordError> {
             build_ms: e.build_ms,
             changes: e.changes.clone(),
             kind: e.kind.clone(),
+            build_env: e.build_env.clone(),
         },
     })
 }

@@ -138,14 +138,21 @@ impl World {
             plan_digest: PlanDigest([n; 32]),
             processes,
             shape: "test".into(),
+            build_env: vec![],
             build_ms,
             notes: vec![],
             unchanged: false,
             images: vec![],
             trees: vec![],
         };
-        self.builder.0.lock().unwrap().insert(source, built);
+        self.builder.made.lock().unwrap().insert(source, built);
         source
+    }
+
+    /// From now on the build of this source reads this variable.
+    pub fn build_reads(&self, source: SourceDigest, name: &str) {
+        let mut made = self.builder.made.lock().unwrap();
+        made.get_mut(&source).expect("the source is known").build_env.push(name.to_owned());
     }
 
     pub fn id(&self) -> DeploymentId {
@@ -316,7 +323,11 @@ impl Shape {
 
 /// Builds what it was told, after the time that it was told.
 #[derive(Clone, Default)]
-pub struct ScriptedBuilder(Arc<Mutex<HashMap<SourceDigest, Built>>>);
+pub struct ScriptedBuilder {
+    made: Arc<Mutex<HashMap<SourceDigest, Built>>>,
+    /// The variables that each build got, in order.
+    pub got: Arc<Mutex<Vec<Secrets>>>,
+}
 
 #[async_trait]
 impl Builder for ScriptedBuilder {
@@ -326,7 +337,8 @@ impl Builder for ScriptedBuilder {
         progress: mpsc::Sender<BuildProgress>,
         cancel: CancellationToken,
     ) -> Result<Built, BuildError> {
-        let built = self.0.lock().unwrap().get(&job.source).cloned().expect("the source is known");
+        let built = self.made.lock().unwrap().get(&job.source).cloned().expect("the source is known");
+        self.got.lock().unwrap().push(job.build_env);
         progress.send(BuildProgress::Plan { shape: "test".into(), processes: vec!["web".into()] }).await.ok();
         tokio::select! {
             () = cancel.cancelled() => Err(BuildError::Cancelled),

@@ -57,6 +57,10 @@ pub(super) fn state(release: &ReleaseSummary) -> String {
 
 /// "laptop:shop @ 1a2b3c4+": the plus stands for changes that were not committed.
 pub(super) fn from(origin: &Origin) -> String {
+    // A change of the environment comes from no folder, though its release keeps the name of the one that it was built from.
+    if origin.host.is_empty() {
+        return String::new();
+    }
     let place: Vec<&str> = [origin.host.as_str(), &origin.folder].into_iter().filter(|part| !part.is_empty()).collect();
     let commit: String = origin.git_commit.chars().take(SHORT_COMMIT).collect();
     let dirty = if origin.git_dirty { "+" } else { "" };
