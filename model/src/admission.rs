@@ -229,7 +229,8 @@ impl Denial {
             Self::NeedsDomain { second, .. } => format!("refloat domains add {second} {second}.example.com"),
             Self::DomainTaken { host, app } => format!("refloat domains remove {app} {host}"),
             Self::NotItsDomain { app, .. } => format!("refloat domains list {app}"),
-            Self::NoSubnet | Self::SubnetInUse { free: None, .. } => "refloat destroy APP".into(),
+            Self::NoSubnet => "refloat destroy APP".into(),
+            Self::SubnetInUse { free: None, link, .. } => format!("ip route show dev {link}"),
             Self::SubnetInUse { free: Some(_), .. } => "systemctl restart refloatd".into(),
         }
     }
