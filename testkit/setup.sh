@@ -37,6 +37,26 @@ need_tool() {
   rm -rf "$REFLOAT_CACHE/tools-target"
 }
 
+# need_sshd: an ssh server's program, for a server of the tests' own. The distribution's package is unpacked, not installed: no
+# server of the machine's is started or enabled by it.
+need_sshd() {
+  command -v ssh >/dev/null && command -v ssh-keygen >/dev/null || from_distribution openssh-client
+  # It gives up root's rights to this user until somebody has logged in.
+  if [ "$(id -u)" -eq 0 ] && ! getent passwd sshd >/dev/null; then
+    say "adding the system user sshd, as the package openssh-server would"
+    useradd --system --no-create-home --home-dir /run/sshd --shell /usr/sbin/nologin sshd
+  fi
+  command -v sshd >/dev/null || [ -x /usr/sbin/sshd ] && return
+  local folder=$TOOLS/openssh
+  say "unpacking sshd from the distribution's openssh-server (kept in $folder)"
+  rm -rf "$folder" && mkdir -p "$folder" "$TOOLS/bin"
+  [ "$(id -u)" -ne 0 ] || apt-get update -qq
+  (cd "$folder" && apt-get download -qq openssh-server 2>/dev/null && dpkg -x openssh-server_*.deb .) ||
+    die "openssh-server cannot be taken from the distribution"
+  ! ldd "$folder/usr/sbin/sshd" | grep -q 'not found' || from_distribution libwrap0 libpam0g
+  ln -sf "$folder/usr/sbin/sshd" "$TOOLS/bin/sshd"
+}
+
 need_engine() {
   docker info >/dev/null 2>&1 && return
   if ! command -v dockerd >/dev/null; then

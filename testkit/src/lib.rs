@@ -16,5 +16,6 @@ pub mod meter;
 pub mod namespace;
 pub mod project;
 pub mod reservation;
+pub mod ssh_server;
 
 pub use eventually::eventually;
