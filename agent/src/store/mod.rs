@@ -20,6 +20,8 @@
 
 mod changes;
 mod folder;
+#[cfg(test)]
+mod hang_tests;
 mod keeper;
 mod key;
 mod probe;

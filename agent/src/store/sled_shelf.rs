@@ -22,8 +22,19 @@ impl SledShelf {
     /// a shorter log, is what keeps sled from opening at all.
     pub(super) fn open(folder: &Path) -> Result<Self, StoreError> {
         remove_snapshots(folder).map_err(|error| StoreError::Database(error.to_string()))?;
+        Self::open_as_it_is(folder)
+    }
+
+    /// Opens the database as sled does by itself.
+    pub(super) fn open_as_it_is(folder: &Path) -> Result<Self, StoreError> {
         let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
         config.open().map(Self).map_err(failed)
+    }
+
+    /// How many records sled counts; it does not stop at what it cannot read.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
     }
 }
 

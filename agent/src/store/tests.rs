@@ -24,7 +24,7 @@ fn both() -> Vec<(Option<tempfile::TempDir>, Box<dyn Shelf>)> {
     vec![(None, Box::new(MemoryShelf::default())), (Some(folder), sled)]
 }
 
-fn entries() -> Vec<Entry> {
+pub(super) fn entries() -> Vec<Entry> {
     let mut events = vec![Event::HostInitialised { host_id: [1; 16], epoch: refloat_model::Epoch(1) }];
     events.extend(History::default().of_every_kind());
     events.into_iter().map(|event| Entry { at_ms: 1, by: ada(), event }).collect()
@@ -179,7 +179,7 @@ fn keeper() -> (tempfile::TempDir, Ledger, Keeper) {
     (folder, ledger, keeper)
 }
 
-fn shop(store: &mut Store) -> Result<Option<AppName>, StoreError> {
+pub(super) fn shop(store: &mut Store) -> Result<Option<AppName>, StoreError> {
     Ok(store.app(&app("shop"))?.map(|state| state.app))
 }
 
