@@ -26,13 +26,12 @@ fn scene_on(engine: &Engine) -> Scene {
     scene
 }
 
-#[test]
-fn with_live_restore_a_killed_engine_costs_no_request_and_rollback_works_after_it() {
+fn costs_no_request(away: fn(&mut Engine)) {
     let mut engine = Engine::start(true);
     let scene = scene_on(&engine);
     let load = Load::start(scene.host.target("/"), RATE);
     load.wait_for(40);
-    engine.kill();
+    away(&mut engine);
     load.wait_for(200);
     engine.restart();
     load.wait_for(200);
@@ -40,6 +39,37 @@ fn with_live_restore_a_killed_engine_costs_no_request_and_rollback_works_after_i
     assert_eq!(report.answered_by(V2), report.requests());
     eventually_true("a rollback works again", RECOVERED, || scene.refloat(&["rollback"]).code == 0);
     assert!(scene.host.body("/").is_some_and(|body| body.contains(V1)));
+    drop(scene);
+}
+
+#[test]
+fn with_live_restore_a_killed_engine_costs_no_request_and_rollback_works_after_it() {
+    costs_no_request(Engine::kill);
+}
+
+#[test]
+fn with_live_restore_a_stopped_engine_costs_no_request_and_rollback_works_after_it() {
+    costs_no_request(Engine::stop);
+}
+
+#[test]
+fn without_live_restore_a_killed_engine_ends_the_app_only_when_it_starts_again_and_brings_it_back() {
+    let mut engine = Engine::start(false);
+    let scene = scene_on(&engine);
+    let load = Load::start(scene.host.target("/"), RATE);
+    load.wait_for(40);
+    engine.kill();
+    load.wait_for(200);
+    let report = load.finish().without_failure();
+    assert_eq!(
+        report.answered_by(V2),
+        report.requests(),
+        "its containers outlive a killed engine until the next start"
+    );
+    engine.restart();
+    eventually_true("a rollback works again", RECOVERED, || scene.refloat(&["rollback"]).code == 0);
+    eventually_true("r1 serves", RECOVERED, || scene.host.body("/").is_some_and(|body| body.contains(V1)));
+    assert_eq!(scene.serving(), 1);
     drop(scene);
 }
 
