@@ -206,8 +206,13 @@ fn runs(command: &str) -> Plan {
         own: false,
         ignore: Vec::new(),
     };
-    let backend =
-        BackendPlan::Instance { build: "app".to_owned(), command: Vec::new(), port: None, writable_root: false };
+    let backend = BackendPlan::Instance {
+        build: "app".to_owned(),
+        command: Vec::new(),
+        port: None,
+        writable_root: false,
+        capabilities: Vec::new(),
+    };
     plan(build, backend)
 }
 

@@ -3,8 +3,9 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use refloat_plan::capability::all_of;
 use refloat_plan::never_sent::NEVER_SENT;
-use refloat_plan::plan::{BackendPlan, Kind, Plan, ProcessPlan};
+use refloat_plan::plan::{BackendPlan, Kind, Plan, ProcessPlan, is_own};
 pub(crate) use refloat_plan::render::render;
 use refloat_plan::settings::{FILE_NAME as SETTINGS_FILE, Settings};
 use refloat_plan::source::{ListedFile, Listing, MAX_READ_BYTES, Source};
@@ -119,17 +120,20 @@ impl Source for OnDisk {
 /// "Vite single-page app (Lovable): web (files)".
 pub(crate) fn summary(plan: &Plan) -> String {
     let builder = plan.builder.as_deref().map(|builder| format!(" ({builder})")).unwrap_or_default();
-    let processes: Vec<String> = plan.processes.iter().map(process).collect();
+    let processes: Vec<String> = plan.processes.iter().map(|it| process(plan, it)).collect();
     match processes.is_empty() {
         true => format!("{}{builder}", plan.shape),
         false => format!("{}{builder}: {}", plan.shape, processes.join(", ")),
     }
 }
 
-fn process(process: &ProcessPlan) -> String {
+fn process(plan: &Plan, process: &ProcessPlan) -> String {
     let backend = match &process.backend {
-        BackendPlan::Files { .. } => "files",
-        BackendPlan::Instance { .. } => "container",
+        BackendPlan::Files { .. } => "files".to_owned(),
+        BackendPlan::Instance { build, capabilities, .. } if is_own(&plan.builds, build) => {
+            format!("container with the capabilities {}", all_of(capabilities).join(", "))
+        }
+        BackendPlan::Instance { .. } => "container".to_owned(),
     };
     let kind = match process.kind {
         Kind::Web => "",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::capability::Capability;
 use crate::event::EnvVariable;
 use crate::release::{Backend, Process, Release};
 
@@ -87,6 +88,7 @@ fn one_process_changes(a: &Process, b: &Process) -> Vec<Change> {
     if a.volumes != b.volumes {
         out.push(Change { what: "volumes", text: format!("{name}: volumes") });
     }
+    out.extend(capability_change(a, b));
     let same_settings = same_settings(&a.backend, &b.backend);
     if a.kind != b.kind
         || a.exclusive != b.exclusive
@@ -99,12 +101,30 @@ fn one_process_changes(a: &Process, b: &Process) -> Vec<Change> {
     out
 }
 
+/// Rights are named: whoever reads a difference wants to know which.
+fn capability_change(a: &Process, b: &Process) -> Option<Change> {
+    let (from, to) = (capabilities(&a.backend), capabilities(&b.backend));
+    let list = |these: &[Capability]| match these {
+        [] => "none".to_owned(),
+        these => these.iter().map(|c| c.name()).collect::<Vec<_>>().join(", "),
+    };
+    let text = format!("{}: capabilities given back ({}, then {})", a.name, list(from), list(to));
+    (from != to).then_some(Change { what: "processes", text })
+}
+
+fn capabilities(backend: &Backend) -> &[Capability] {
+    match backend {
+        Backend::Instance { capabilities, .. } => capabilities,
+        Backend::Files { .. } => &[],
+    }
+}
+
 /// Whether two backends have the same settings, whatever digests follow from the code.
 fn same_settings(a: &Backend, b: &Backend) -> bool {
     match (a, b) {
         (
-            Backend::Instance { command, port, writable_root, hardening, image: _ },
-            Backend::Instance { command: c, port: p, writable_root: w, hardening: h, image: _ },
+            Backend::Instance { command, port, writable_root, hardening, image: _, capabilities: _ },
+            Backend::Instance { command: c, port: p, writable_root: w, hardening: h, image: _, capabilities: _ },
         ) => (command, port, writable_root, hardening) == (c, p, w, h),
         (Backend::Files { rules, tree: _ }, Backend::Files { rules: r, tree: _ }) => rules == r,
         _ => false,

@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod canonical;
+pub mod capability;
 pub mod deployment;
 pub mod difference;
 pub mod event;
@@ -24,6 +25,7 @@ pub mod state;
 pub mod tree;
 
 pub use canonical::{Canonical, CanonicalError};
+pub use capability::Capability;
 pub use deployment::{Action, DeployAction, Deployment, Failure, Origin, Outcome, Phase};
 pub use difference::Change;
 pub use event::{Entry, EnvVariable, Event, InstanceRecord, ReleaseIdentity, ReleaseMeta};

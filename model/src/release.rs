@@ -7,6 +7,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::canonical::{Canonical, domain_digest};
+use crate::capability::Capability;
 use crate::id::{AppName, ContentId, EnvId, ImageDigest, PlanDigest, ProcessName, ReleaseId, SourceDigest, TreeDigest};
 use crate::route::PathPrefix;
 
@@ -140,6 +141,10 @@ pub enum Backend {
         /// Whether its root file system may be written to.
         #[n(4)]
         writable_root: bool,
+        /// What an own image is given back of the engine's usual capabilities, sorted. Without any it is not encoded,
+        /// so that releases from before it was known keep their id.
+        #[cbor(n(5), skip_if = "Vec::is_empty")]
+        capabilities: Vec<Capability>,
     },
     /// Static files that the edge serves itself: no container, no memory.
     #[n(1)]

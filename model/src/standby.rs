@@ -112,6 +112,7 @@ mod tests {
                 port: 80,
                 hardening: Hardening::Generated,
                 writable_root: false,
+                capabilities: Vec::new(),
             },
             routes: vec![PathPrefix::root()],
             health: Health::default(),

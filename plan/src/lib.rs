@@ -7,6 +7,7 @@
 //! **Architecture invariant:** nothing here reads a disk, a network or a clock. A planner gets a listing and asks for the
 //! few files that it wants to read; whoever holds the source answers.
 
+pub mod capability;
 pub mod detect;
 mod error;
 mod label;

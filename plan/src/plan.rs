@@ -5,6 +5,8 @@
 use minicbor::{Decode, Encode};
 use serde::Serialize;
 
+use crate::capability::Capability;
+
 /// What is to be built and run.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct Plan {
@@ -124,6 +126,12 @@ impl Build {
     }
 }
 
+/// Whether the image of that name is built from the user's own Dockerfile.
+#[must_use]
+pub fn is_own(builds: &[Build], image: &str) -> bool {
+    builds.iter().any(|build| matches!(build, Build::Image { name, own: true, .. } if name == image))
+}
+
 /// One process.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct ProcessPlan {
@@ -197,6 +205,10 @@ pub enum BackendPlan {
         /// Whether its root file system may be written to.
         #[n(3)]
         writable_root: bool,
+        /// What the container of an own Dockerfile gets beside [`KEPT`](crate::capability::KEPT), sorted.
+        #[cbor(n(4), skip_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        capabilities: Vec<Capability>,
     },
     /// Files that the edge serves.
     #[n(1)]

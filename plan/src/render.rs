@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::plan::{BackendPlan, Build, Kind, Plan, ProcessPlan};
+use crate::capability::all_of;
+use crate::plan::{BackendPlan, Build, Kind, Plan, ProcessPlan, is_own};
 
 /// Width of the column of labels.
 const LABEL: usize = 11;
@@ -19,7 +20,7 @@ pub fn render(plan: &Plan) -> String {
     }
     for process in &plan.processes {
         line(&mut out, "process", &of_process(process));
-        for detail in details(process) {
+        for detail in details(plan, process) {
             line(&mut out, "", &format!("  {detail}"));
         }
     }
@@ -56,13 +57,17 @@ fn of_process(process: &ProcessPlan) -> String {
     format!("{}: {what}{routes}", process.name)
 }
 
-fn details(process: &ProcessPlan) -> Vec<String> {
+fn details(plan: &Plan, process: &ProcessPlan) -> Vec<String> {
     let mut details = match &process.backend {
         BackendPlan::Files { fallback, not_found, no_fallback, immutable, .. } => {
             of_files(fallback.as_deref(), not_found.as_deref(), no_fallback, immutable)
         }
-        BackendPlan::Instance { command, port, writable_root, .. } => {
-            of_instance(process, command, *port, *writable_root)
+        BackendPlan::Instance { command, port, writable_root, build, capabilities } => {
+            let mut details = of_instance(process, command, *port, *writable_root);
+            if is_own(&plan.builds, build) {
+                details.push(format!("capabilities: {}", all_of(capabilities).join(", ")));
+            }
+            details
         }
     };
     details.extend(process.volumes.iter().map(|(name, path)| format!("volume {name} at {path}")));

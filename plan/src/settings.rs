@@ -23,6 +23,7 @@
 //! pids = 512
 //! exclusive = true                 # never two at once
 //! writable_root = false
+//! capabilities = ["NET_RAW"]       # with a Dockerfile of your own: what its container is given back of Docker's usual ones
 //! volumes = ["data"]
 //!
 //! [volumes]
@@ -53,6 +54,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::capability::Capability;
 use crate::error::PlanError;
 use crate::label::{MAX_APP_NAME_BYTES, MAX_PROCESS_NAME_BYTES, is_label, is_prefix};
 use crate::source::Source;
@@ -117,6 +119,8 @@ pub struct ProcessSettings {
     pub exclusive: Option<bool>,
     /// Whether its root file system may be written to.
     pub writable_root: Option<bool>,
+    /// What the container of an own Dockerfile is given back of the engine's usual capabilities.
+    pub capabilities: Option<Vec<Capability>>,
     /// Names of the volumes that it mounts.
     pub volumes: Option<Vec<String>>,
 }

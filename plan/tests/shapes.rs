@@ -630,6 +630,50 @@ fn a_dockerfile_that_the_settings_name_is_used_whatever_is_thought_of_it() {
 // Built elsewhere
 
 #[test]
+fn a_volume_of_the_dockerfile_that_is_not_in_the_settings_is_warned_about_with_the_lines_to_write() {
+    let text = "FROM node:22\nVOLUME [\"/var/lib/shop/data\", \"/Uploads\"]\nVOLUME /data\nEXPOSE 80\nCMD node .\n";
+    let source = |settings: &str| ready(&[("Dockerfile", text), ("refloat.toml", settings)]);
+    let warned = |plan: &Plan| plan.notes.iter().filter(|n| n.warn).map(|n| n.text.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        warned(&source("schema = 1\n")),
+        [
+            "What web writes to /Uploads, /data and /var/lib/shop/data is gone with the next release, although the Dockerfile has VOLUME for it, unless refloat.toml has under [volumes]: `uploads = \"/Uploads\"`, `data = \"/data\"` and `data-2 = \"/var/lib/shop/data\"`."
+        ]
+    );
+    let worker = "[process.tick]\ncommand = ['node', 'tick.js']\n";
+    let some = source(&format!(
+        "schema = 1\n{worker}[volumes]\ndata = {{ process = 'web', path = '/data' }}\nfiles = {{ process = 'web', path = '/Uploads' }}\n"
+    ));
+    assert!(noted(&some, "What web writes to /var/lib/shop/data is gone"), "{:?}", some.notes);
+    assert!(noted(&some, "`data-2 = { process = \"tick\", path = \"/data\" }`"), "{:?}", some.notes);
+    let all = "schema = 1\n[volumes]\na = '/data'\nb = '/Uploads'\nc = '/var/lib/shop/data'\n";
+    assert_eq!(warned(&source(all)), [""; 0]);
+}
+
+#[test]
+fn a_capability_of_the_usual_set_is_given_back_to_an_own_dockerfile_and_shown() {
+    let text = "FROM node:22\nEXPOSE 80\nCMD node .\n";
+    let source = |list: &str| planned(&[("Dockerfile", text), ("refloat.toml", &format!("schema = 1\n{list}"))], false);
+    let plain = source("").expect("a plan");
+    assert!(decided(&plain, "web: capabilities CHOWN, DAC_OVERRIDE, FOWNER, SETUID, SETGID, KILL, NET_BIND_SERVICE: "));
+    assert!(decided(&plain, "under [process.web] in refloat.toml gives others back"));
+    let given = source("[process.web]\ncapabilities = ['cap_sys_chroot', 'NET_RAW', 'NET_RAW']\n").expect("a plan");
+    assert!(render(&given).contains("             capabilities: CHOWN, DAC_OVERRIDE, FOWNER, SETUID, SETGID, KILL, NET_BIND_SERVICE, NET_RAW, SYS_CHROOT\n"), "{}", render(&given));
+    assert_ne!(given.digest(), plain.digest());
+    assert_eq!(source("[process.web]\ncapabilities = []\n").expect("a plan").digest(), plain.digest());
+}
+
+#[test]
+fn capabilities_where_they_have_no_use_are_refused() {
+    let settings = "schema = 1\n[process.web]\ncapabilities = ['NET_RAW']\n";
+    let refused = |files: Files<'_>| planned(files, false).expect_err("no use").message;
+    let server = refused(&[("package.json", EXPRESS), ("index.js", LISTEN), ("refloat.toml", settings)]);
+    assert!(server.contains("process.web.capabilities has no use: refloat makes its image"), "{server}");
+    let page = refused(&[("package.json", VITE), ("index.html", PAGE), ("refloat.toml", settings)]);
+    assert!(page.contains("process.web.capabilities has no use: it is a folder of files"), "{page}");
+}
+
+#[test]
 fn a_built_page_with_hashed_scripts_falls_back_to_its_only_page() {
     check!(
         prebuilt,

@@ -395,6 +395,14 @@ pub fn process_view(it: &Process) -> wire::ProcessView {
         volumes: it.volumes.iter().map(|volume| format!("{} at {}", volume.name, volume.path)).collect(),
         memory_mib: it.resources.memory_mib,
         health: health_text(it),
+        capabilities: given_back(&it.backend),
+    }
+}
+
+fn given_back(backend: &Backend) -> Vec<String> {
+    match backend {
+        Backend::Instance { capabilities, .. } => capabilities.iter().map(|c| c.name().to_owned()).collect(),
+        Backend::Files { .. } => Vec::new(),
     }
 }
 

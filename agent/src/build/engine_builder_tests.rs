@@ -161,8 +161,13 @@ fn server(run: &str) -> Plan {
         own: false,
         ignore: Vec::new(),
     };
-    let instance =
-        BackendPlan::Instance { build: "app".to_owned(), command: Vec::new(), port: None, writable_root: false };
+    let instance = BackendPlan::Instance {
+        build: "app".to_owned(),
+        command: Vec::new(),
+        port: None,
+        writable_root: false,
+        capabilities: Vec::new(),
+    };
     plan(vec![image], vec![process("web", instance)])
 }
 

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use refloat_model::{
-    Backend, Hardening, Health, ImageDigest, NameError, PathPrefix, Process, ProcessKind, ProcessName, Resources,
-    StaticRules, TreeDigest, VolumeMount,
+    Backend, Capability, Hardening, Health, ImageDigest, NameError, PathPrefix, Process, ProcessKind, ProcessName,
+    Resources, StaticRules, TreeDigest, VolumeMount,
 };
-use refloat_plan::plan::{BackendPlan, Build, Kind, Plan, ProcessPlan};
+use refloat_plan::plan::{BackendPlan, Kind, Plan, ProcessPlan, is_own};
 
 use super::error::BuildError;
 
@@ -70,7 +70,7 @@ fn one(plan: &Plan, process: &ProcessPlan, artifacts: &Artifacts) -> Result<Proc
 
 fn backend(plan: &Plan, backend: &BackendPlan, artifacts: &Artifacts) -> Result<Backend, String> {
     match backend {
-        BackendPlan::Instance { build, command, port, writable_root } => {
+        BackendPlan::Instance { build, command, port, writable_root, capabilities } => {
             let (image, exposed) =
                 artifacts.images.get(build).ok_or_else(|| format!("no image {build:?} was built"))?;
             Ok(Backend::Instance {
@@ -79,6 +79,7 @@ fn backend(plan: &Plan, backend: &BackendPlan, artifacts: &Artifacts) -> Result<
                 port: port.or(*exposed).unwrap_or(DEFAULT_PORT),
                 hardening: hardening(plan, build),
                 writable_root: *writable_root,
+                capabilities: given_back(capabilities)?,
             })
         }
         BackendPlan::Files { build, fallback, not_found, no_fallback, immutable } => {
@@ -97,8 +98,16 @@ fn backend(plan: &Plan, backend: &BackendPlan, artifacts: &Artifacts) -> Result<
 }
 
 fn hardening(plan: &Plan, build: &str) -> Hardening {
-    let own = |candidate: &Build| matches!(candidate, Build::Image { name, own: true, .. } if name == build);
-    if plan.builds.iter().any(own) { Hardening::Own } else { Hardening::Generated }
+    if is_own(&plan.builds, build) { Hardening::Own } else { Hardening::Generated }
+}
+
+fn given_back(names: &[refloat_plan::capability::Capability]) -> Result<Vec<Capability>, String> {
+    let one =
+        |name: &str| Capability::of_name(name).ok_or_else(|| format!("{name:?} is no capability to be given back"));
+    let mut capabilities = names.iter().map(|name| one(name.as_str())).collect::<Result<Vec<_>, _>>()?;
+    capabilities.sort();
+    capabilities.dedup();
+    Ok(capabilities)
 }
 
 fn prefixes(texts: &[String]) -> Result<Vec<PathPrefix>, String> {
@@ -166,6 +175,8 @@ pub fn describe(process: &ProcessPlan) -> String {
 
 #[cfg(test)]
 mod tests {
+    use refloat_plan::plan::Build;
+
     use super::*;
 
     fn web() -> ProcessPlan {
@@ -178,6 +189,7 @@ mod tests {
                 command: vec!["node".into(), "server.js".into()],
                 port: None,
                 writable_root: false,
+                capabilities: Vec::new(),
             },
             routes: vec!["/b".into(), "/".into()],
             health_path: Some("/health".into()),

@@ -22,6 +22,7 @@ mod keeper;
 pub mod one_off;
 pub mod ports;
 mod ready;
+mod refused_right;
 pub mod request;
 mod resolve;
 pub mod sealed_vault;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::driver::{Driver, routed_instances};
 use super::handover::Handed;
 use super::ports::Settings;
+use super::refused_right;
 use super::stop::Stop;
 use super::update::Update;
 use crate::docker::{InstanceSpec, NetworkSpec, RunState};
@@ -315,11 +316,13 @@ impl Driver {
     async fn failure(&self, instance: &InstanceRecord, process: &Process, reason: &str, what: &str) -> Failure {
         let tail = self.context.ports.engine.tail(&instance.name, EVIDENCE_LINES).await.unwrap_or_default();
         let release = self.deployment.release.map(|n| format!(" --release {n}")).unwrap_or_default();
+        let lines: Vec<String> = tail.into_iter().map(|l| l.text).collect();
+        let refused = refused_right::hint(process, &lines).map(|hint| format!(". {hint}")).unwrap_or_default();
         Failure {
             reason: reason.to_owned(),
-            message: format!("{} {what}", process.name),
+            message: format!("{} {what}{refused}", process.name),
             next_command: format!("refloat logs {}{release}", self.context.app),
-            lines: tail.into_iter().map(|l| l.text).collect(),
+            lines,
         }
     }
 }
@@ -360,7 +363,7 @@ pub(super) async fn instance_spec(
     process: &Process,
     instance: &InstanceRecord,
 ) -> Result<InstanceSpec, Stop> {
-    let Backend::Instance { image, command, port, hardening, writable_root } = &process.backend else {
+    let Backend::Instance { image, command, port, hardening, writable_root, capabilities } = &process.backend else {
         return Err(Stop::failed("NOT_A_CONTAINER", "a process of static files has no container", ""));
     };
     let env = context.ports.journal.env(&context.app, &record.release.env).await?.unwrap_or_default();
@@ -381,6 +384,7 @@ pub(super) async fn instance_spec(
         resources: process.resources,
         hardening: *hardening,
         writable_root: *writable_root,
+        capabilities: capabilities.clone(),
         volumes: process.volumes.iter().map(|v| (v.name.to_string(), v.path.clone())).collect(),
         spec_digest: instance.spec,
     })

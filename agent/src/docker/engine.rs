@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use refloat_model::{AppName, Hardening, ImageDigest, InstanceName, ProcessName, ReleaseNumber, Resources};
+use refloat_model::{AppName, Capability, Hardening, ImageDigest, InstanceName, ProcessName, ReleaseNumber, Resources};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -127,6 +127,8 @@ pub struct InstanceSpec {
     pub hardening: Hardening,
     /// Whether its root file system may be written to.
     pub writable_root: bool,
+    /// What an own image is given back of the engine's usual capabilities; a generated one gets none.
+    pub capabilities: Vec<Capability>,
     /// Volume names of the app and absolute paths.
     pub volumes: Vec<(String, String)>,
     /// Digest of the runtime specification, for the truth check.

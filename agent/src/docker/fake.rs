@@ -744,6 +744,7 @@ mod tests {
             resources: Resources::default(),
             hardening: Hardening::Generated,
             writable_root: false,
+            capabilities: Vec::new(),
             volumes: vec![],
             spec_digest: [1; 32],
         }

@@ -1,7 +1,7 @@
 //! The one place where a container's limits and rights are made, for creating and updating alike.
 //!
 //! Deliberately absent, and held absent by a test: privilege, devices, host namespaces, bind mounts, published ports,
-//! added capabilities beyond the list here.
+//! added capabilities beyond the list here and the closed one of what can be given back.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ pub(super) fn host_config(spec: &InstanceSpec, host: &HostLabel) -> HostConfig {
         nano_cpus: limits.nano_cpus,
         pids_limit: Some(limits.pids),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        cap_add: capabilities(spec.hardening),
+        cap_add: capabilities(spec),
         security_opt: Some(vec!["no-new-privileges:true".to_owned()]),
         readonly_rootfs: Some(!spec.writable_root),
         tmpfs: (!spec.writable_root).then(tmp),
@@ -85,10 +85,12 @@ impl Limits {
     }
 }
 
-fn capabilities(hardening: Hardening) -> Option<Vec<String>> {
-    match hardening {
+/// A generated image gets none, whatever else is said.
+fn capabilities(spec: &InstanceSpec) -> Option<Vec<String>> {
+    let given_back = spec.capabilities.iter().map(|capability| capability.name());
+    match spec.hardening {
         Hardening::Generated => None,
-        Hardening::Own => Some(OWN_CAPABILITIES.map(str::to_owned).to_vec()),
+        Hardening::Own => Some(OWN_CAPABILITIES.into_iter().chain(given_back).map(str::to_owned).collect()),
     }
 }
 
@@ -127,7 +129,7 @@ fn restart_policy(restart: Restart) -> RestartPolicy {
 
 #[cfg(test)]
 mod tests {
-    use refloat_model::{AppName, ImageDigest, InstanceName, ProcessName, ReleaseNumber};
+    use refloat_model::{AppName, Capability, ImageDigest, InstanceName, ProcessName, ReleaseNumber};
 
     use super::*;
     use crate::docker::Secrets;
@@ -147,6 +149,7 @@ mod tests {
             resources: Resources { memory_mib: 128, cpu_millis: 500, pids: 64 },
             hardening,
             writable_root,
+            capabilities: vec![Capability::NetRaw, Capability::SysChroot],
             volumes: vec![("data".to_owned(), "/data".to_owned())],
             spec_digest: [1; 32],
         }
@@ -208,15 +211,24 @@ mod tests {
     }
 
     #[test]
-    fn every_capability_is_dropped_and_only_an_own_image_gets_its_list_back() {
+    fn every_capability_is_dropped_and_only_an_own_image_gets_its_list_and_what_it_asked_for_back() {
         let host = HostLabel::new([7; 16]);
         let generated = host_config(&spec(Hardening::Generated, false), &host);
         let own = host_config(&spec(Hardening::Own, true), &host);
         assert_eq!(generated.cap_drop.as_deref(), Some(&["ALL".to_owned()][..]));
         assert_eq!(generated.cap_add, None);
         assert_eq!(own.cap_drop.as_deref(), Some(&["ALL".to_owned()][..]));
-        let wanted = "CHOWN DAC_OVERRIDE FOWNER SETUID SETGID KILL NET_BIND_SERVICE";
+        let wanted = "CHOWN DAC_OVERRIDE FOWNER SETUID SETGID KILL NET_BIND_SERVICE NET_RAW SYS_CHROOT";
         assert_eq!(own.cap_add.unwrap().join(" "), wanted);
+        let bare = InstanceSpec { capabilities: Vec::new(), ..spec(Hardening::Own, true) };
+        assert_eq!(host_config(&bare, &host).cap_add.unwrap(), OWN_CAPABILITIES);
+    }
+
+    #[test]
+    fn what_the_plan_shows_is_what_the_container_gets() {
+        assert_eq!(refloat_plan::capability::KEPT, OWN_CAPABILITIES);
+        let names = Capability::ALL.map(Capability::name);
+        assert_eq!(refloat_plan::capability::DROPPED, names);
     }
 
     #[test]

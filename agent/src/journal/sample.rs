@@ -309,6 +309,7 @@ pub fn release(name: &str, number: u32) -> Release {
         port,
         hardening: Hardening::Generated,
         writable_root: false,
+        capabilities: Vec::new(),
     };
     let files = Backend::Files {
         tree: TreeDigest([number.to_be_bytes()[3]; 32]),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use refloat_agent::docker::{BuildOutput, EngineError, InstanceSpec, Restart, RunState, Secrets};
-use refloat_model::{Hardening, Resources};
+use refloat_model::{Capability, Hardening, Resources};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,27 @@ async fn a_generated_image_runs_without_rights_and_on_a_closed_root() {
     let wanted = ["CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "1000", "temporary"];
     assert_eq!(lines[..5], wanted, "{lines:?}");
     assert!(lines[5].split_whitespace().nth(1) == Some("64"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn an_own_image_has_a_capability_of_the_usual_set_only_when_it_was_given_back() {
+    let (engines, _leftovers) = crate::docker().await;
+    let w = world(&engines, 111).await;
+    let script = "chroot / true && echo changed; grep ^CapBnd: /proc/self/status";
+    // CHOWN, DAC_OVERRIDE, FOWNER, KILL, SETGID, SETUID and NET_BIND_SERVICE are the bits 0, 1, 3, 5, 6, 7 and 10; SYS_CHROOT is 18.
+    for (capabilities, wanted) in [
+        (
+            vec![],
+            vec!["chroot: can't change root directory to '/': Operation not permitted", "CapBnd:\t00000000000004eb"],
+        ),
+        (vec![Capability::SysChroot], vec!["changed", "CapBnd:\t00000000000404eb"]),
+    ] {
+        let spec = InstanceSpec { hardening: Hardening::Own, capabilities, ..w.shell(script) };
+        let name = w.start(&spec).await;
+        w.becomes(&name, RunState::Exited(0)).await;
+        let lines: Vec<_> = w.engine.tail(&name, 10).await.unwrap().into_iter().map(|line| line.text).collect();
+        assert_eq!(lines, wanted);
+    }
 }
 
 #[tokio::test]

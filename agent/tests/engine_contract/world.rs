@@ -61,6 +61,7 @@ impl World {
             resources: Resources { memory_mib: 64, cpu_millis: 0, pids: 32 },
             hardening: Hardening::Own,
             writable_root: true,
+            capabilities: Vec::new(),
             volumes: vec![],
             spec_digest,
         }

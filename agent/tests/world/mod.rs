@@ -105,6 +105,7 @@ impl World {
                 port: 8080,
                 hardening: Hardening::Generated,
                 writable_root: false,
+                capabilities: Vec::new(),
             },
             routes: vec![PathPrefix::root()],
             health: Health { path: None, start_timeout_ms: 5_000 },

@@ -32,6 +32,11 @@ fn print(printer: &Printer, release: &GetReleaseResponse) {
         }
     }
     if !release.processes.is_empty() {
+        let given_back = release.processes.iter().filter(|it| !it.capabilities.is_empty());
+        for it in given_back {
+            let list = format!("{}: {}, given back", it.name, it.capabilities.join(", "));
+            printer.result(Tone::Plain, &format!("{:<12} {}", "capabilities", clean(&list)));
+        }
         let header = ["PROCESS", "KIND", "BACKEND", "PORT", "ROUTES", "VOLUMES", "MEMORY", "HEALTH"];
         printer.result(Tone::Plain, &format!("\n{}", table(header, release.processes.iter().map(process))));
     }

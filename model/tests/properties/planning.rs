@@ -43,6 +43,7 @@ fn process(index: usize, files: bool, prefixes: usize) -> Process {
             port: APP_PORT,
             hardening: Hardening::Generated,
             writable_root: false,
+            capabilities: Vec::new(),
         }
     };
     Process {

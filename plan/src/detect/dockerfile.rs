@@ -90,7 +90,13 @@ fn draft(detection: &mut Detection<'_>, folder: &Folder<'_>, text: &str, process
         // Its owner decides what it copies; an ignore file of the project has been heard before the upload.
         ignore: ignored("", None).into_iter().filter(|p| p.starts_with("**/") && !p.contains(".env")).collect(),
     };
-    let backend = BackendPlan::Instance { build: build.to_owned(), command: Vec::new(), port, writable_root: true };
+    let backend = BackendPlan::Instance {
+        build: build.to_owned(),
+        command: Vec::new(),
+        port,
+        writable_root: true,
+        capabilities: Vec::new(),
+    };
     Draft::of("own Dockerfile", image, web(process, backend, &["/"]))
 }
 
@@ -209,24 +215,59 @@ fn started(folder: &Folder<'_>, manifest: Option<&Manifest>, instructions: &[Ins
 
 /// The first port of the last EXPOSE of the last stage or of a stage that it is made from.
 fn exposed(instructions: &[Instruction]) -> Option<u16> {
-    let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    let mut stages: BTreeMap<String, Option<u16>> = BTreeMap::new();
-    let (mut name, mut port) = (String::new(), None);
-    for instruction in instructions {
-        match instruction.name.as_str() {
-            "FROM" => {
-                stages.insert(std::mem::take(&mut name), port);
-                let words = arguments(&instruction.rest);
-                let words: Vec<&String> = words.iter().filter(|w| !w.starts_with("--")).collect();
-                port = words.first().and_then(|base| stages.get(&base.to_ascii_lowercase())).copied().flatten();
-                name = words.get(2).map(|n| n.to_ascii_lowercase()).unwrap_or_default();
-            }
-            "ARG" | "ENV" => variables.extend(assignments(&instruction.rest)),
-            "EXPOSE" => port = instruction.rest.split_whitespace().find_map(|w| number(w, &variables)).or(port),
-            _ => {}
+    let port = |(it, variables): (&Instruction, Variables)| {
+        (it.name == "EXPOSE").then(|| it.rest.split_whitespace().find_map(|w| number(w, &variables))).flatten()
+    };
+    last_stage(instructions).filter_map(port).last()
+}
+
+/// Paths that the last stage of a Dockerfile, or a stage that it is made from, declares as VOLUME. What an instruction
+/// of a base image declares is not known here.
+pub(crate) fn volumes(text: &str) -> Vec<String> {
+    let instructions = parse(text);
+    let declared = last_stage(&instructions).filter(|(it, _)| it.name == "VOLUME");
+    let mut paths: Vec<String> = declared
+        .flat_map(|(it, variables)| arguments(&it.rest).into_iter().map(move |word| resolved(&word, &variables)))
+        .map(|path| if path == "/" { path } else { path.trim_end_matches('/').to_owned() })
+        .filter(|path| path.len() > 1 && path.starts_with('/') && !path.contains('$'))
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+type Variables = BTreeMap<String, String>;
+
+/// What leads to the last stage, in order, each with the variables that were set before it: what stands before the first
+/// FROM, the stages that it is made from, and itself.
+fn last_stage(instructions: &[Instruction]) -> impl Iterator<Item = (&Instruction, Variables)> {
+    let mut stages: BTreeMap<String, Vec<&Instruction>> = BTreeMap::new();
+    let first = instructions.iter().position(|i| i.name == "FROM").unwrap_or(instructions.len());
+    let (mut name, mut stage): (String, Vec<&Instruction>) = (String::new(), instructions[..first].iter().collect());
+    for instruction in &instructions[first..] {
+        if instruction.name == "FROM" {
+            let words = arguments(&instruction.rest);
+            let words: Vec<&String> = words.iter().filter(|w| !w.starts_with("--")).collect();
+            let base = words.first().and_then(|base| {
+                if base.eq_ignore_ascii_case(&name) {
+                    Some(stage.clone())
+                } else {
+                    stages.get(&base.to_ascii_lowercase()).cloned()
+                }
+            });
+            let ended = std::mem::replace(&mut stage, base.unwrap_or_else(|| instructions[..first].iter().collect()));
+            stages.insert(std::mem::take(&mut name), ended);
+            name = words.get(2).map(|n| n.to_ascii_lowercase()).unwrap_or_default();
         }
+        stage.push(instruction);
     }
-    port
+    let mut variables = Variables::new();
+    stage.into_iter().map(move |instruction| {
+        if matches!(instruction.name.as_str(), "ARG" | "ENV") {
+            variables.extend(assignments(&instruction.rest));
+        }
+        (instruction, variables.clone())
+    })
 }
 
 fn assignments(rest: &str) -> Vec<(String, String)> {
@@ -241,20 +282,24 @@ fn assignments(rest: &str) -> Vec<(String, String)> {
     }
 }
 
-fn number(word: &str, variables: &BTreeMap<String, String>) -> Option<u16> {
+fn number(word: &str, variables: &Variables) -> Option<u16> {
     let (port, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
     if !protocol.eq_ignore_ascii_case("tcp") {
         return None;
     }
-    let resolved = match port.strip_prefix('$') {
-        Some(name) => {
-            let name = name.trim_start_matches('{').trim_end_matches('}');
-            let (name, default) = name.split_once(":-").unwrap_or((name, ""));
-            variables.get(name).map_or(default, String::as_str)
-        }
-        None => port,
+    resolved(port, variables).split('-').next()?.parse().ok().filter(|p| *p > 0)
+}
+
+/// A word that is a variable, or begins with one, with its value; unknown ones are empty.
+fn resolved(word: &str, variables: &Variables) -> String {
+    let Some(after) = word.strip_prefix('$') else { return word.to_owned() };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (name, rest) = match after.strip_prefix('{').and_then(|inner| inner.split_once('}')) {
+        Some(braced) => braced,
+        None => after.split_at(after.find(|c| !is_name(c)).unwrap_or(after.len())),
     };
-    resolved.split('-').next()?.parse().ok().filter(|p| *p > 0)
+    let (name, default) = name.split_once(":-").unwrap_or((name, ""));
+    format!("{}{rest}", variables.get(name).map_or(default, String::as_str))
 }
 
 #[cfg(test)]
@@ -273,6 +318,24 @@ mod tests {
         assert_eq!(port("ARG P=81\nFROM x\nENV Q 82\nEXPOSE 53/udp ${Q}/tcp $P\n"), Some(82));
         assert_eq!(port("FROM x\nEXPOSE $NOPE\n"), None);
         assert_eq!(port("FROM x\nexpose 70000 8000-8010\n"), Some(8000));
+    }
+
+    #[test]
+    fn volumes_are_those_of_the_last_stage_in_either_form() {
+        for (text, paths) in [
+            ("FROM x\nVOLUME /data\n", &["/data"][..]),
+            ("FROM x\nVOLUME [\"/var/lib/a b\", \"/data/\"]\n", &["/data", "/var/lib/a b"]),
+            ("FROM x\nvolume /b /a /b\n", &["/a", "/b"]),
+            ("FROM x AS b\nVOLUME /gone\nFROM y\n", &[]),
+            ("FROM x AS b\nVOLUME /kept\nFROM b\nVOLUME /more\n", &["/kept", "/more"]),
+            (
+                "ARG HOME=/srv\nFROM x\nENV DATA=/data\nVOLUME $DATA ${HOME}/files $NOPE ${OTHER:-/other}\n",
+                &["/data", "/other", "/srv/files"],
+            ),
+            ("FROM x\nVOLUME relative /\n", &[]),
+        ] {
+            assert_eq!(volumes(text), paths, "{text}");
+        }
     }
 
     #[test]

@@ -401,6 +401,7 @@ pub(crate) fn draft(
         command: Vec::new(),
         port: Some(port),
         writable_root: writable,
+        capabilities: Vec::new(),
     };
     let routes: Vec<&str> = role.routes.iter().map(String::as_str).collect();
     let mut process = web(role.process, backend, &routes);

@@ -1,10 +1,18 @@
 //! What `refloat.toml` wants otherwise, laid over what was found.
 
-use super::Detection;
+use std::collections::BTreeSet;
+
 use super::draft::{Draft, web};
+use super::findings::listed;
+use super::{Detection, dockerfile};
+use crate::capability::all_of;
 use crate::error::PlanError;
-use crate::plan::{BackendPlan, Build, Kind, ProcessPlan};
+use crate::label::{MAX_PROCESS_NAME_BYTES, is_label};
+use crate::plan::{BackendPlan, Build, Kind, ProcessPlan, is_own};
 use crate::settings::ProcessSettings;
+
+/// Most paths of one Dockerfile that are warned about.
+const MAX_LOST: usize = 8;
 
 /// Applies the settings and checks that the result can run.
 pub(crate) fn apply(detection: &mut Detection<'_>, mut draft: Draft) -> Result<Draft, PlanError> {
@@ -19,13 +27,16 @@ pub(crate) fn apply(detection: &mut Detection<'_>, mut draft: Draft) -> Result<D
         if let Some(wanted) = detection.settings.process.get(&process.name) {
             let before = process.clone();
             change(process, wanted)?;
+            give_back(process, wanted, &draft.builds)?;
             if *process != before {
                 detection.findings.decide(format!("{}: changed as wanted", process.name), "refloat.toml says so");
             }
         }
     }
     draft.processes.sort_by(|a, b| a.name.cmp(&b.name));
+    name_capabilities(detection, &draft);
     mount(detection, &mut draft)?;
+    warn_of_lost_volumes(detection, &draft);
     check(&draft)?;
     Ok(draft)
 }
@@ -56,7 +67,13 @@ fn added(draft: &Draft, name: &str, wanted: &ProcessSettings) -> Result<ProcessP
         ));
     }
     let (port, writable_root) = same.map_or((None, false), |(_, port, writable)| (port, writable));
-    let backend = BackendPlan::Instance { build: image.name().to_owned(), command: Vec::new(), port, writable_root };
+    let backend = BackendPlan::Instance {
+        build: image.name().to_owned(),
+        command: Vec::new(),
+        port,
+        writable_root,
+        capabilities: Vec::new(),
+    };
     let mut process = web(name, backend, &[]);
     process.kind = Kind::Worker;
     Ok(process)
@@ -112,6 +129,7 @@ fn change_backend(process: &mut ProcessPlan, wanted: &ProcessSettings) -> Result
                 ("port", wanted.port.is_some()),
                 ("health", wanted.health.is_some()),
                 ("writable_root", wanted.writable_root.is_some()),
+                ("capabilities", wanted.capabilities.is_some()),
             ];
             if let Some((key, _)) = unused.iter().find(|(_, set)| *set) {
                 return Err(PlanError::settings(
@@ -124,6 +142,48 @@ fn change_backend(process: &mut ProcessPlan, wanted: &ProcessSettings) -> Result
             }
             *fallback = wanted.fallback.clone().or(fallback.take());
             Ok(())
+        }
+    }
+}
+
+/// Only the container of an own Dockerfile has capabilities: a generated image needs none and runs unprivileged.
+fn give_back(process: &mut ProcessPlan, wanted: &ProcessSettings, builds: &[Build]) -> Result<(), PlanError> {
+    let Some(back) = &wanted.capabilities else { return Ok(()) };
+    match &mut process.backend {
+        BackendPlan::Instance { build, capabilities, .. } if is_own(builds, build) => {
+            capabilities.clone_from(back);
+            capabilities.sort();
+            capabilities.dedup();
+            Ok(())
+        }
+        _ => Err(PlanError::settings(
+            format!(
+                "refloat.toml: process.{}.capabilities has no use: refloat makes its image, which runs as an unprivileged user without any.",
+                process.name
+            ),
+            format!(
+                "Remove the key, or build it from a Dockerfile of your own: `dockerfile = \"Dockerfile\"` under [process.{}].",
+                process.name
+            ),
+        )),
+    }
+}
+
+fn name_capabilities(detection: &mut Detection<'_>, draft: &Draft) {
+    for process in &draft.processes {
+        if let BackendPlan::Instance { build, capabilities, .. } = &process.backend
+            && is_own(&draft.builds, build)
+        {
+            let because = match capabilities.as_slice() {
+                [] => format!(
+                    "an own Dockerfile keeps these of Docker's usual ones; `capabilities = [\"NET_RAW\"]` under [process.{}] in refloat.toml gives others back",
+                    process.name
+                ),
+                _ => "an own Dockerfile keeps seven of Docker's usual ones, and refloat.toml gives others back"
+                    .to_owned(),
+            };
+            let all = all_of(capabilities).join(", ");
+            detection.findings.decide(format!("{}: capabilities {all}", process.name), because);
         }
     }
 }
@@ -149,6 +209,53 @@ fn mount(detection: &mut Detection<'_>, draft: &mut Draft) -> Result<(), PlanErr
         }
     }
     Ok(())
+}
+
+/// Where an own Dockerfile says VOLUME, Docker makes a nameless one that goes with the container.
+fn warn_of_lost_volumes(detection: &mut Detection<'_>, draft: &Draft) {
+    let containers = draft.processes.iter().filter(|p| matches!(p.backend, BackendPlan::Instance { .. })).count();
+    let mut taken: BTreeSet<String> = detection.settings.volumes.keys().cloned().collect();
+    for process in &draft.processes {
+        let lost = lost_volumes(draft, process);
+        if lost.is_empty() {
+            continue;
+        }
+        let line = |path: &String| {
+            let name = volume_name(path, &taken);
+            taken.insert(name.clone());
+            match containers {
+                1 => format!("`{name} = \"{path}\"`"),
+                _ => format!("`{name} = {{ process = \"{}\", path = \"{path}\" }}`", process.name),
+            }
+        };
+        let lines: Vec<String> = lost.iter().map(line).collect();
+        detection.findings.warn(format!(
+            "What {} writes to {} is gone with the next release, although the Dockerfile has VOLUME for it, unless refloat.toml has under [volumes]: {}.",
+            process.name,
+            listed(&lost, lost.len()),
+            listed(&lines, lines.len())
+        ));
+    }
+}
+
+/// What the Dockerfile of a process declares and no volume is mounted at.
+fn lost_volumes(draft: &Draft, process: &ProcessPlan) -> Vec<String> {
+    let BackendPlan::Instance { build: wanted, .. } = &process.backend else { return Vec::new() };
+    let text = draft.builds.iter().find_map(|build| match build {
+        Build::Image { name, own: true, dockerfile, .. } if name == wanted => Some(dockerfile),
+        _ => None,
+    });
+    let declared = text.map(|text| dockerfile::volumes(text)).unwrap_or_default();
+    let is_mounted = |path: &String| process.volumes.iter().any(|(_, at)| at == path);
+    declared.into_iter().filter(|path| !is_mounted(path)).take(MAX_LOST).collect()
+}
+
+/// The last part of the path when it can be a name, and nobody has it.
+fn volume_name(path: &str, taken: &BTreeSet<String>) -> String {
+    let last = path.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let name = if is_label(&last, MAX_PROCESS_NAME_BYTES - 4) { last } else { "data".to_owned() };
+    let numbered = (2..=taken.len() + 2).map(|n| format!("{name}-{n}"));
+    std::iter::once(name.clone()).chain(numbered).find(|it| !taken.contains(it)).unwrap_or(name)
 }
 
 fn owners(

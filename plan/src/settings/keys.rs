@@ -21,6 +21,7 @@ const PROCESS: &[&str] = &[
     "pids",
     "exclusive",
     "writable_root",
+    "capabilities",
     "volumes",
 ];
 const VOLUME: &[&str] = &["process", "path"];

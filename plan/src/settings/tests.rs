@@ -116,6 +116,29 @@ fn names_and_routes_that_a_release_could_not_hold_are_refused() {
 }
 
 #[test]
+fn only_capabilities_of_the_usual_set_that_are_not_there_anyway_can_be_given_back() {
+    let of = |name: &str| refused(&format!("[process.web]\ncapabilities = ['{name}']"));
+    for name in crate::capability::DROPPED {
+        assert!(of(name).starts_with("accepted"), "{name}");
+        assert!(of(&format!("CAP_{name}")).starts_with("accepted"), "{name}");
+    }
+    for (name, said) in [
+        (
+            "NET_ROW",
+            "line 2: \"NET_ROW\" is no capability that can be given back; did you mean NET_RAW? there are AUDIT_WRITE",
+        ),
+        ("CHROOT", "did you mean SYS_CHROOT?"),
+        ("SYS_ADMIN", "\"SYS_ADMIN\" is no capability that can be given back; there are AUDIT_WRITE"),
+        ("ALL", "\"ALL\" is no capability that can be given back; there are "),
+        ("NET_ADMIN", "\"NET_ADMIN\" is no capability that can be given back; "),
+        ("CHOWN", "the capability CHOWN need not be given back: every own Dockerfile has it"),
+    ] {
+        assert!(of(name).contains(said), "{name}: {}", of(name));
+    }
+    assert!(of("SYS_ADMIN").contains("AUDIT_WRITE, FSETID, MKNOD, NET_RAW, SETFCAP, SETPCAP, SYS_CHROOT"));
+}
+
+#[test]
 fn the_reserved_table_is_accepted_as_it_is() {
     assert!(accepted("[checks]\nanything = { goes = [1] }").checks.contains_key("anything"));
 }
