@@ -13,7 +13,7 @@ use refloat_agent::docker::fake::{Behaviour, Call, Fault};
 use refloat_agent::docker::{Engine, EngineError, RunState, Secrets};
 use refloat_agent::journal::{Fault as JournalFault, Journal};
 use refloat_agent::network::HostRoute;
-use refloat_model::{AppName, Event, HostName, InstanceName, Outcome, ReleaseNumber};
+use refloat_model::{AppName, Event, Hardening, HostName, InstanceName, Outcome, ReleaseNumber};
 use world::{Agent, HOST, Shape, World, app, deploy, report, rollback, values_kept};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -76,6 +76,19 @@ async fn an_app_that_ends_at_its_start_fails_at_once_and_shows_its_last_lines() 
     assert_eq!(failure(&report.outcome).reason, "EXITED");
     assert_eq!(failure(&report.outcome).lines, ["boom"]);
     assert!(began.elapsed() < Duration::from_secs(3), "it does not wait for the start timeout");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_own_image_that_was_refused_a_right_fails_with_the_switch_that_gives_it() {
+    let (world, agent, shop) = two_releases().await;
+    let refused = Behaviour::crashing(100, 1).printing(&["ping: socket: Operation not permitted"]);
+    let own = Shape { hardening: Hardening::Own, ..Shape::behaving(refused.clone()) };
+    for (n, shape, switch) in [(3, own, true), (4, Shape::behaving(refused), false)] {
+        let report = agent.deploy(&shop, world.source(n, shape)).await;
+        let message = &failure(&report.outcome).message;
+        assert!(message.starts_with("web ended with exit code 1"), "{message}");
+        assert_eq!(message.contains("capabilities = [\"NET_RAW\"] under [process.web]"), switch, "{message}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -103,7 +103,7 @@ impl World {
                 image,
                 command: vec![],
                 port: 8080,
-                hardening: Hardening::Generated,
+                hardening: shape.hardening,
                 writable_root: false,
                 capabilities: Vec::new(),
             },
@@ -306,11 +306,13 @@ pub struct Shape {
     pub behaviour: Behaviour,
     pub exclusive: bool,
     pub build_ms: u64,
+    pub hardening: Hardening,
 }
 
 impl Shape {
     pub fn good() -> Self {
-        Self { behaviour: Behaviour::slow(8080, 300), exclusive: false, build_ms: 100 }
+        let behaviour = Behaviour::slow(8080, 300);
+        Self { behaviour, exclusive: false, build_ms: 100, hardening: Hardening::Generated }
     }
 
     pub fn exclusive() -> Self {
