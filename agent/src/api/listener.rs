@@ -2,13 +2,14 @@
 //!
 //! Three kinds of places bound what a stranger can hold: handshakes under way, connections without a certificate of
 //! ours, and connections with one. A stranger takes places from strangers only. A connection that finds no place is
-//! closed at once.
+//! closed at once. Handshakes are also counted by address: one that never ends its own leaves places for all others.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -21,11 +22,15 @@ use super::connection::Connection;
 use crate::clock::Clock;
 use crate::identity::authority::Authority;
 use crate::identity::caller::Peer;
+use crate::identity::rate::network_of;
 use crate::identity::tls;
 use crate::identity::trust::{Presented, TrustStore};
 use crate::identity::user::User;
 
 const MAX_HANDSHAKES: usize = 64;
+/// Handshakes under way of one address, or of one IPv6 /64: each takes some milliseconds, so that an office behind one
+/// address, or everybody behind one tunnel, has enough, and an eighth of all.
+const MAX_HANDSHAKES_PER_ADDRESS: usize = 8;
 const MAX_STRANGERS: usize = 32;
 const MAX_CLIENTS: usize = 256;
 const MAX_LOCAL: usize = 128;
@@ -121,8 +126,45 @@ impl std::fmt::Debug for TlsListener {
 #[derive(Debug, Clone)]
 struct Places {
     handshakes: Arc<Semaphore>,
+    by_address: Arc<ByAddress>,
     strangers: Arc<Semaphore>,
     clients: Arc<Semaphore>,
+}
+
+/// Handshakes under way by address. Never more entries than places for handshakes: one that ends takes its own away.
+#[derive(Debug, Default)]
+struct ByAddress(Mutex<HashMap<IpAddr, usize>>);
+
+impl ByAddress {
+    fn take(self: &Arc<Self>, from: IpAddr) -> Option<AddressPlace> {
+        let network = network_of(from);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(network).or_default();
+        if *count >= MAX_HANDSHAKES_PER_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(AddressPlace { of: Arc::clone(self), network })
+    }
+}
+
+/// One handshake of an address; over when this is dropped.
+#[derive(Debug)]
+struct AddressPlace {
+    of: Arc<ByAddress>,
+    network: IpAddr,
+}
+
+impl Drop for AddressPlace {
+    fn drop(&mut self) {
+        let mut counts = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.network);
+            }
+        }
+    }
 }
 
 impl TlsListener {
@@ -136,6 +178,7 @@ impl TlsListener {
         let trust = TrustStore::of(authority).map_err(|error| ListenError::Tls(error.to_string()))?;
         let places = Places {
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            by_address: Arc::default(),
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
             clients: Arc::new(Semaphore::new(MAX_CLIENTS)),
         };
@@ -168,10 +211,14 @@ impl TlsListener {
             tracing::debug!(%from, "connection closed: {MAX_HANDSHAKES} handshakes are under way");
             return;
         };
+        let Some(of_address) = self.places.by_address.take(from.ip()) else {
+            tracing::debug!(%from, "connection closed: {MAX_HANDSHAKES_PER_ADDRESS} handshakes of its address are under way");
+            return;
+        };
         let this = self.clone();
         tokio::spawn(async move {
             let finished = tokio::time::timeout(HANDSHAKE_TIMEOUT, this.finish(stream, from)).await;
-            drop(place);
+            drop((place, of_address));
             match finished {
                 // A closed receiver means that the agent is ending.
                 Ok(Ok(Some(connection))) => drop(to.send(Ok(connection)).await),
@@ -282,6 +329,49 @@ mod tests {
         for (uid, own, ok) in [(0, 0, true), (0, 1_000, true), (1_000, 1_000, true), (1_000, 0, false), (5, 6, false)] {
             assert_eq!(may_connect(uid, own), ok, "{uid} {own}");
         }
+    }
+
+    #[tokio::test]
+    async fn one_address_cannot_take_every_handshake() {
+        use tokio::io::AsyncReadExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let clock = crate::clock::ManualClock::at(1_800_000_000_000);
+        let authority = Authority::create(folder.path(), clock.now_ms()).unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (to, _accepted) = mpsc::channel(1);
+        tokio::spawn(TlsListener::new(&authority, Arc::new(clock)).unwrap().run(listener, to));
+        let connect = async |from: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+            socket.connect(address).await.unwrap()
+        };
+        let mut half_open = Vec::new();
+        for _ in 0..MAX_HANDSHAKES_PER_ADDRESS {
+            half_open.push(connect("127.0.0.1").await);
+        }
+        // Connections are accepted in order: the next one finds those before it under way.
+        let mut refused = connect("127.0.0.1").await;
+        let ended = tokio::time::timeout(HANDSHAKE_TIMEOUT / 2, refused.read(&mut [0])).await;
+        assert_eq!(ended.expect("closed at once").unwrap(), 0);
+        // TLS answers what is no handshake with an alert: somebody listens.
+        let mut other = connect("127.0.0.2").await;
+        tokio::io::AsyncWriteExt::write_all(&mut other, b"no handshake at all").await.unwrap();
+        let answered = tokio::time::timeout(HANDSHAKE_TIMEOUT / 2, other.read(&mut [0])).await;
+        assert_eq!(answered.expect("answered at once").unwrap(), 1);
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address_and_a_place_is_given_back() {
+        let places = Arc::new(ByAddress::default());
+        let take = |n: usize| places.take(format!("2001:db8::{n}").parse().unwrap());
+        let taken: Vec<_> = (0..MAX_HANDSHAKES_PER_ADDRESS).map(|n| take(n).unwrap()).collect();
+        assert!(take(99).is_none());
+        assert!(places.take("2001:db8:0:1::1".parse().unwrap()).is_some());
+        drop(taken);
+        assert!(places.0.lock().unwrap().is_empty());
+        assert!(take(99).is_some());
     }
 
     #[tokio::test]
