@@ -1,7 +1,7 @@
 //! What the agent must know of its host: the MTU of its links, what they reach, its own address, and its name.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 
 use ipnet::Ipv4Net;
@@ -51,13 +51,19 @@ fn host_route(line: &str) -> Option<HostRoute> {
 /// The address that this host has towards the internet; loopback when it has none.
 #[must_use]
 pub fn address() -> IpAddr {
-    let asked = || -> std::io::Result<IpAddr> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        // Nothing is sent: connecting a datagram socket only picks the route. The address is TEST-NET-1.
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    asked().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    // TEST-NET-1, and what documentation has for IPv6: on a server without IPv4 the second one has a route.
+    let outside: [IpAddr; 2] =
+        [Ipv4Addr::new(192, 0, 2, 1).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
+    let own = outside.into_iter().find_map(|outside| address_towards(outside).ok());
+    own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+}
+
+/// Nothing is sent: connecting a datagram socket only picks the route.
+fn address_towards(outside: IpAddr) -> std::io::Result<IpAddr> {
+    let any: IpAddr = if outside.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((outside, 9))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Memory of the host in bytes; 1 GiB when the kernel does not say.
@@ -104,6 +110,14 @@ mod tests {
         assert_eq!(default_link(table), Some("eth0"));
         assert_eq!(default_link("Iface\tDestination\n"), None);
         assert_eq!(default_link("x\n../../x 00000000 0\n"), None);
+    }
+
+    #[test]
+    fn the_own_address_is_one_of_this_host() {
+        let loopback = address_towards(Ipv6Addr::LOCALHOST.into());
+        assert!(loopback.is_err() || loopback.is_ok_and(|ip| ip == IpAddr::V6(Ipv6Addr::LOCALHOST)));
+        assert_eq!(address_towards(Ipv4Addr::LOCALHOST.into()).unwrap(), Ipv4Addr::LOCALHOST);
+        assert!(UdpSocket::bind((address(), 0)).is_ok());
     }
 
     #[test]

@@ -17,6 +17,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// A resolver that does not answer must not hold up the news that the release is live.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 const HTTP_PORT: u16 = 80;
+/// Where a server reaches itself.
+const OWN_ADDRESS: &str = "127.0.0.1";
 const FIRST_FAILING_STATUS: u16 = 500;
 
 /// What was seen from here.
@@ -92,14 +94,16 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The address itself, unless its name is not known here or means another host here than there.
+/// The address itself, unless its name is not known here or means another host here than there. Without a `server` this is the
+/// server: it reaches its own edge whether or not the name is known.
 async fn way(uri: &Uri, server: Option<&str>) -> Way {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = uri.port_u16().unwrap_or(HTTP_PORT);
-    let Some(server) = server else { return Way { host, port, instead: None } };
-    let because = if means_own_host(&host) && !means_own_host(server) {
+    let elsewhere = server.is_some_and(|server| host != server);
+    let server = server.unwrap_or(OWN_ADDRESS);
+    let because = if elsewhere && means_own_host(&host) && !means_own_host(server) {
         "which is the server's own name for itself"
-    } else if is_private(&host) && host != server {
+    } else if elsewhere && is_private(&host) {
         "which is the server's address in a network of its own"
     } else {
         let found = lookup_host((host.as_str(), port));
@@ -172,15 +176,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_not_known_is_asked_for_at_the_server() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let server = tokio::spawn(answer_once(listener, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
-        let here = fetch(&format!("http://shop.invalid:{port}/"), Some("127.0.0.1")).await;
-        assert!(matches!(here.seen, Seen::Answered { status: 200, .. }), "{here:?}");
-        assert!(here.instead.is_some_and(|text| text.contains("127.0.0.1")));
-        let asked = server.await.expect("it answered").to_lowercase();
-        assert!(asked.contains(&format!("host: shop.invalid:{port}\r\n")), "{asked}");
+    async fn a_name_that_is_not_known_is_asked_for_at_the_server_also_on_the_server_itself() {
+        for server in [Some("127.0.0.1"), None] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let port = listener.local_addr().expect("an address").port();
+            let edge = tokio::spawn(answer_once(listener, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+            let here = fetch(&format!("http://shop.invalid:{port}/"), server).await;
+            assert!(matches!(here.seen, Seen::Answered { status: 200, .. }), "{here:?}");
+            assert!(here.instead.is_some_and(|text| text.contains("127.0.0.1")));
+            let asked = edge.await.expect("it answered").to_lowercase();
+            assert!(asked.contains(&format!("host: shop.invalid:{port}\r\n")), "{asked}");
+        }
     }
 
     #[tokio::test]
