@@ -2,4 +2,5 @@
 
 pub mod answer;
 pub mod figure;
+pub mod held_upload;
 pub mod scene;

@@ -1,13 +1,13 @@
 //! One server, one paired laptop and one app's source: what nearly every test begins with.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
-use refloat_testkit::command::Finished;
+use refloat_testkit::command::{Finished, begin};
 use refloat_testkit::eventually::eventually_true;
-use refloat_testkit::host::Host;
+use refloat_testkit::host::{Host, Options};
 use refloat_testkit::laptop::Laptop;
-use refloat_testkit::load::Load;
+use refloat_testkit::load::{Load, Report, Target};
 use refloat_testkit::project::Project;
 use serde_json::Value;
 
@@ -53,12 +53,21 @@ pub mod code {
     pub const UNREACHABLE: i32 = 14;
 }
 
+/// Does something under load and returns what it returned, with the load's report.
+pub fn under_load<T>(target: Target, act: impl FnOnce() -> T) -> (T, Report) {
+    let load = Load::start(target, RATE);
+    load.wait_for(MARGIN_REQUESTS);
+    let result = act();
+    load.wait_for(MARGIN_REQUESTS);
+    (result, load.finish())
+}
+
 /// The three of them.
 #[derive(Debug)]
 pub struct Scene {
-    /// The server. First, so that it is the last to go.
+    /// The server. First, so that it goes before the network that it listens on.
     pub host: Host,
-    /// The laptop.
+    /// The laptop: another machine, but for the scenes that say otherwise.
     pub laptop: Laptop,
     /// The app's source.
     pub project: Project,
@@ -80,8 +89,30 @@ impl Scene {
     /// When one of them cannot be had.
     #[must_use]
     pub fn with(project: Project) -> Self {
-        let host = Host::start();
-        let laptop = Laptop::paired_with(&host);
+        Self::with_options(project, Options::default())
+    }
+
+    /// With any source, and a server that is different. Its address is the one that the laptop sees.
+    ///
+    /// # Panics
+    /// When one of them cannot be had.
+    #[must_use]
+    pub fn with_options(project: Project, options: Options) -> Self {
+        Self::between(Laptop::elsewhere(), project, options)
+    }
+
+    /// With a laptop that shares the server's network: it is a little faster and needs no root.
+    ///
+    /// # Panics
+    /// When one of them cannot be had.
+    #[must_use]
+    pub fn on_one_machine(project: Project) -> Self {
+        Self::between(Laptop::new(), project, Options::default())
+    }
+
+    fn between(laptop: Laptop, project: Project, options: Options) -> Self {
+        let host = Host::start_with(Options { address: laptop.host_address(), ..options });
+        laptop.pair(&host);
         Self { host, laptop, project }
     }
 
@@ -91,12 +122,20 @@ impl Scene {
     /// When one of the two does not go live.
     #[must_use]
     pub fn hello_with_two_releases() -> Self {
-        let scene = Self::with_example("node-hello");
-        scene.deploy().success();
-        scene.set_hello_version("v1", "v2");
-        scene.deploy().success();
-        assert_eq!(scene.host.body("/").as_deref(), Some("hello from v2\n"));
-        scene
+        Self::with_example("node-hello").with_two_releases()
+    }
+
+    /// The same, of a scene with an untouched `node-hello`.
+    ///
+    /// # Panics
+    /// As there.
+    #[must_use]
+    pub fn with_two_releases(self) -> Self {
+        self.deploy().success();
+        self.set_hello_version("v1", "v2");
+        self.deploy().success();
+        assert_eq!(self.host.body("/").as_deref(), Some("hello from v2\n"));
+        self
     }
 
     /// `node-hello` with a volume, so that never two of it run at once. `/starts` lists the version of every start.
@@ -151,13 +190,7 @@ impl Scene {
     /// When it cannot be started.
     #[must_use]
     pub fn begin_deploy(&self) -> Child {
-        let mut deploy = self.laptop.command(self.project.folder(), &["deploy"]);
-        deploy
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("refloat can be started")
+        begin(&mut self.laptop.command(self.project.folder(), &["deploy"]))
     }
 
     /// Waits until the running deployment is in that phase.
@@ -172,12 +205,8 @@ impl Scene {
     }
 
     /// Does something under load and returns what it returned, with the load's report.
-    pub fn under_load<T>(&self, path: &str, act: impl FnOnce() -> T) -> (T, refloat_testkit::load::Report) {
-        let load = Load::start(self.host.target(path), RATE);
-        load.wait_for(MARGIN_REQUESTS);
-        let result = act();
-        load.wait_for(MARGIN_REQUESTS);
-        (result, load.finish())
+    pub fn under_load<T>(&self, path: &str, act: impl FnOnce() -> T) -> (T, Report) {
+        under_load(self.host.target(path), act)
     }
 
     /// The newest releases, newest first.

@@ -7,8 +7,7 @@ use refloat_e2e::scene::Scene;
 use refloat_testkit::command::system;
 use refloat_testkit::eventually;
 use refloat_testkit::eventually::eventually_true;
-use refloat_testkit::host::{Host, Options};
-use refloat_testkit::laptop::Laptop;
+use refloat_testkit::host::Options;
 use refloat_testkit::project::Project;
 use refloat_testkit::reservation::Reservation;
 
@@ -95,13 +94,11 @@ process.on("SIGTERM", () => server.close(() => process.exit(0)));
 
 /// Two releases of an app with a pool, which finds its database in the given variable.
 fn scene(postgres: &Postgres, variable: &str, extra: &str) -> Scene {
-    let host = Host::start_with(Options { extra: extra.to_owned(), ..Options::default() });
-    let laptop = Laptop::paired_with(&host);
     let project = Project::empty("with-pool");
     let package = r#"{"name":"with-pool","private":true,"type":"module","scripts":{"start":"node server.js"},"dependencies":{"pg":"^8"}}"#;
     project.write("package.json", package);
     project.write("server.js", SERVER);
-    let scene = Scene { host, laptop, project };
+    let scene = Scene::with_options(project, Options { extra: extra.to_owned(), ..Options::default() });
     scene.deploy().success();
     scene.refloat(&["env", "set", &format!("{variable}={}", postgres.url)]).success();
     scene.project.edit("server.js", "\"v1\"", "\"v2\"");

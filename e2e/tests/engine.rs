@@ -5,8 +5,7 @@ use std::time::Duration;
 use refloat_e2e::scene::{RATE, Scene};
 use refloat_testkit::engine::Engine;
 use refloat_testkit::eventually::eventually_true;
-use refloat_testkit::host::{Host, Options};
-use refloat_testkit::laptop::Laptop;
+use refloat_testkit::host::Options;
 use refloat_testkit::load::Load;
 use refloat_testkit::project::Project;
 
@@ -17,13 +16,8 @@ const RECOVERED: Duration = Duration::from_secs(90);
 /// Two releases of `node-hello` on an engine of their own. The engine is to be dropped last.
 fn scene_on(engine: &Engine) -> Scene {
     engine.take_image("node:24-slim");
-    let host = Host::start_with(Options { engine: engine.socket(), ..Options::default() });
-    let laptop = Laptop::paired_with(&host);
-    let scene = Scene { host, laptop, project: Project::example("node-hello") };
-    scene.deploy().success();
-    scene.set_hello_version("v1", "v2");
-    scene.deploy().success();
-    scene
+    let options = Options { engine: engine.socket(), ..Options::default() };
+    Scene::with_options(Project::example("node-hello"), options).with_two_releases()
 }
 
 fn costs_no_request(away: fn(&mut Engine)) {

@@ -3,10 +3,12 @@
 use std::process::Child;
 use std::time::Duration;
 
+use refloat_e2e::held_upload::HeldUpload;
 use refloat_e2e::scene::{SLOW_MS, Scene, code, slow_build, slow_start};
+use refloat_testkit::command::Finished;
 use refloat_testkit::fetch;
 use refloat_testkit::load::{Load, Target};
-use refloat_testkit::project::{Project, noise};
+use refloat_testkit::project::Project;
 
 const V1: &str = "from v1";
 const V2: &str = "from v2";
@@ -26,9 +28,7 @@ fn rollback_wins(scene: &Scene, deploy: Child) {
     rolled_back.success().says("Cancelled the deployment that was running.");
     let report = report.clean_switch(V2, V1);
     assert_eq!(report.answered_by(V3), 0);
-    let output = deploy.wait_with_output().expect("the deploy ends");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code::CANCELLED), "{said}");
+    let _ = Finished::end_of(deploy).expect_code(code::CANCELLED);
     assert_eq!(scene.serving(), 1);
 }
 
@@ -48,13 +48,17 @@ fn a_rollback_during_the_gate_cancels_it() {
 
 #[test]
 fn a_rollback_during_an_upload_does_not_wait_for_it() {
-    let (scene, mut deploy) = deploying(|project| project.write("large.bin", noise(1, 400 << 20)));
+    let scene = Scene::hello_with_two_releases();
+    scene.set_hello_version("v2", "v3");
+    let mut upload = HeldUpload::begin(&scene);
     let (rolled_back, report) = scene.under_load("/", || scene.refloat(&["rollback"]));
     rolled_back.success();
     report.clean_switch(V2, V1);
-    // Whether the upload had ended before is of no concern here.
-    let _ = deploy.kill();
-    deploy.wait().expect("a killed child ends");
+    upload.assert_under_way();
+    assert_eq!((scene.serving(), scene.releases().len()), (1, 2), "what is only sent is no deployment yet");
+    let (deployed, report) = scene.under_load("/", || upload.finish());
+    deployed.success();
+    report.clean_switch(V1, V3);
 }
 
 #[test]
@@ -62,8 +66,7 @@ fn cancel_ends_a_deployment_and_changes_nothing() {
     let (scene, deploy) = deploying(slow_start);
     scene.wait_for_phase("gating");
     scene.refloat(&["cancel"]).success();
-    let output = deploy.wait_with_output().expect("the deploy ends");
-    assert_eq!(output.status.code(), Some(code::CANCELLED));
+    let _ = Finished::end_of(deploy).expect_code(code::CANCELLED);
     assert_eq!(scene.serving(), 2);
 }
 

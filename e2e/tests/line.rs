@@ -1,5 +1,7 @@
 //! The line, end to end: pair, deploy, redeploy and roll back over mutual TLS and real Docker, under load.
 
+use std::net::{Ipv4Addr, TcpStream};
+
 use refloat_e2e::answer;
 use refloat_e2e::scene::{Scene, code};
 use refloat_testkit::host::{Host, Options};
@@ -32,20 +34,20 @@ fn pair_deploy_redeploy_and_roll_back_without_a_failed_request() {
 
 #[test]
 fn a_laptop_on_another_network_deploys_by_mutual_tls() {
-    let laptop = Laptop::elsewhere();
-    let host = Host::start_with(Options::reachable_at(&laptop.host_address()));
-    laptop.pair(&host);
-    let project = Project::example("node-hello");
-    laptop.refloat(project.folder(), &["deploy"]).success();
-    assert_eq!(host.body("/").as_deref(), Some("hello from v1\n"));
-    let who = answer::json(&laptop.refloat(project.folder(), &["whoami", "--json"]).success());
+    let scene = Scene::with_example("node-hello");
+    scene.deploy().success();
+    let who = answer::json(&scene.refloat(&["whoami", "--json"]).success());
     assert_eq!(who["via"], "certificate");
+    let paired_from = format!("from={} ", scene.laptop.own_address());
+    assert!(scene.host.log().contains(&paired_from), "the agent sees the laptop's own address");
+    let loopback = (Ipv4Addr::LOCALHOST, scene.host.agent_address().port());
+    assert!(TcpStream::connect(loopback).is_err(), "the agent is reached over the link only");
 }
 
 #[test]
 fn a_laptop_without_a_certificate_is_told_to_pair() {
     let scene = Scene::with_example("node-hello");
-    let stranger = Laptop::new();
+    let stranger = Laptop::elsewhere();
     let said = stranger.refloat(scene.project.folder(), &["deploy"]);
     assert_ne!(said.code, 0, "{said}");
     said.says("refloat pair");
@@ -53,9 +55,9 @@ fn a_laptop_without_a_certificate_is_told_to_pair() {
 
 #[test]
 fn a_code_pairs_once() {
-    let host = Host::start();
+    let (first, second) = (Laptop::elsewhere(), Laptop::elsewhere());
+    let host = Host::start_with(Options { address: first.host_address(), ..Options::default() });
     let code = host.pairing_code();
-    let (first, second) = (Laptop::new(), Laptop::new());
     let server = host.agent_address().to_string();
     let folder = std::env::temp_dir();
     first.refloat(&folder, &["pair", &server, "--code", &code]).success();
@@ -75,7 +77,7 @@ fn a_deploy_of_the_same_source_makes_no_release() {
 
 #[test]
 fn root_on_the_server_rolls_back_without_pairing() {
-    let scene = Scene::hello_with_two_releases();
+    let scene = Scene::on_one_machine(Project::example("node-hello")).with_two_releases();
     scene.host.refloat(&["rollback", "node-hello"]).success();
     assert_eq!(scene.host.body("/").as_deref(), Some("hello from v1\n"));
 }

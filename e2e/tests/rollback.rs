@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use refloat_e2e::scene::{Scene, code};
+use refloat_e2e::scene::{Scene, code, under_load};
 use refloat_testkit::eventually::eventually_true;
 use refloat_testkit::fetch;
+use refloat_testkit::load::Target;
 
 const V1: &str = "from v1";
 const V2: &str = "from v2";
@@ -69,17 +70,24 @@ fn a_rollback_past_an_env_change_brings_the_old_value_back() {
     report.clean_switch("hello", "welcome");
     let listed = scene.refloat(&["env", "list"]).success().says("GREETING");
     assert!(!listed.all_output().contains("welcome"), "a value came back over the API\n{listed}");
-    scene.refloat(&["rollback"]).success().says("GREETING");
-    assert_eq!(scene.host.body("/").as_deref(), Some("hello from v1\n"));
+    let (rolled_back, report) = scene.under_load("/", || scene.refloat(&["rollback"]));
+    rolled_back.success().says("GREETING");
+    report.clean_switch("welcome from v1", "hello from v1");
 }
 
 #[test]
 fn a_domain_that_was_added_later_answers_after_a_rollback() {
     let scene = Scene::hello_with_two_releases();
     scene.refloat(&["domains", "add", "hello.test"]).success();
-    scene.refloat(&["rollback"]).success();
+    let by_name = || Target { host: "hello.test".to_owned(), ..scene.host.target("/") };
+    let (rolled_back, report) = under_load(by_name(), || scene.refloat(&["rollback"]));
+    rolled_back.success();
+    report.clean_switch(V2, V1);
+    scene.refloat(&["activate", "r2"]).success();
     let answer = fetch::get(scene.host.edge_address(), "hello.test", "/").expect("the edge answers");
-    assert_eq!((answer.status, answer.body.as_str()), (200, "hello from v1\n"));
+    assert_eq!((answer.status, answer.body.as_str()), (200, "hello from v2\n"));
+    let foreign = fetch::get(scene.host.edge_address(), "other.test", "/").expect("the edge answers");
+    assert_eq!(foreign.status, 404, "the app is reached by its domain only");
 }
 
 #[test]

@@ -10,10 +10,10 @@ use refloat_testkit::ssh_server::SshServer;
 #[test]
 fn everything_works_over_ssh_without_pairing() {
     let laptop = Laptop::elsewhere();
-    let host = Host::start_with(Options::reachable_at(&laptop.host_address()));
+    let host = Host::start_with(Options { address: laptop.host_address(), ..Options::default() });
     let server = SshServer::before(&host);
     let project = Project::example("node-hello");
-    let url = server.url(&laptop.host_address());
+    let url = server.url(laptop.host_address());
     let path = std::env::join_paths(
         std::iter::once(server.client_folder())
             .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
@@ -43,7 +43,7 @@ fn an_agent_that_does_not_run_is_said_over_ssh_too() {
     let server = SshServer::before(&host);
     let laptop = Laptop::elsewhere();
     host.kill_agent();
-    let url = server.url(&laptop.host_address());
+    let url = server.url(laptop.host_address());
     let client = server.client_folder();
     let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", client.display());
     let project = Project::example("node-hello");

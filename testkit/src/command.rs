@@ -1,6 +1,6 @@
 //! A finished command, and how to ask for one that must succeed.
 
-use std::process::Command;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a command said and how it ended.
@@ -29,8 +29,23 @@ impl Finished {
     pub fn of(command: &mut Command) -> Self {
         let line = describe(command);
         let started = Instant::now();
-        let output = command.stdin(std::process::Stdio::null()).output();
+        let output = command.stdin(Stdio::null()).output();
         let output = output.unwrap_or_else(|error| cannot_start(&line, &error));
+        Self::from_output(line, started, output)
+    }
+
+    /// Waits for what [`begin`] began.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    #[must_use]
+    pub fn end_of(begun: Child) -> Self {
+        let (line, started) = (format!("process {}", begun.id()), Instant::now());
+        let output = begun.wait_with_output().expect("a child can be waited for");
+        Self::from_output(line, started, output)
+    }
+
+    fn from_output(line: String, started: Instant, output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self {
             line,
@@ -84,6 +99,16 @@ impl std::fmt::Display for Finished {
         let Self { line, code, stdout, stderr, took, .. } = self;
         write!(f, "$ {line}\n(code {code} after {took:.1?})\n-- stdout\n{stdout}-- stderr\n{stderr}")
     }
+}
+
+/// Starts a command without input; what it says is kept for [`Finished::end_of`].
+///
+/// # Panics
+/// When it cannot be started.
+pub fn begin(command: &mut Command) -> Child {
+    let line = describe(command);
+    let begun = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    begun.unwrap_or_else(|error| cannot_start(&line, &error))
 }
 
 /// Runs a program of the system that must succeed, and returns its output without the last line's end.

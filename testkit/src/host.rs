@@ -35,10 +35,8 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// How a host differs from the usual one.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where agent and edge listen; loopback unless another machine is to reach them.
-    pub listen: Ipv4Addr,
-    /// The server's address as visitors know it.
-    pub public_host: String,
+    /// Where agent and edge listen, and as what visitors know the server: loopback unless another machine is to reach it.
+    pub address: Ipv4Addr,
     /// The engine's socket.
     pub engine: PathBuf,
     /// More lines of configuration, appended as they are.
@@ -47,16 +45,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let listen = Ipv4Addr::LOCALHOST;
-        Self { listen, public_host: listen.to_string(), engine: DEFAULT_SOCKET.into(), extra: String::new() }
-    }
-}
-
-impl Options {
-    /// A host that another machine reaches at this address.
-    #[must_use]
-    pub fn reachable_at(address: &str) -> Self {
-        Self { listen: Ipv4Addr::UNSPECIFIED, public_host: address.to_owned(), ..Self::default() }
+        Self { address: Ipv4Addr::LOCALHOST, engine: DEFAULT_SOCKET.into(), extra: String::new() }
     }
 }
 
@@ -305,13 +294,13 @@ impl Host {
     /// Where the CLI connects.
     #[must_use]
     pub fn agent_address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.agent_port.number()).into()
+        (self.options.address, self.agent_port.number()).into()
     }
 
     /// Where visitors connect.
     #[must_use]
     pub fn edge_address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.edge_port.number()).into()
+        (self.options.address, self.edge_port.number()).into()
     }
 
     /// Requests for a path, by the edge's own address.
@@ -441,11 +430,11 @@ impl Host {
     }
 
     fn config(&self) -> String {
-        let Options { listen, public_host, engine, extra } = &self.options;
+        let Options { address, engine, extra } = &self.options;
         let folder = self.folder.path();
         format!(
-            "state_dir = {state:?}\nrun_dir = {run:?}\nlisten = \"{listen}:{agent}\"\n\n\
-             [edge]\nhttp = [\"{listen}:{edge}\"]\nbinary = {binary:?}\npublic_host = \"{public_host}\"\n\n\
+            "state_dir = {state:?}\nrun_dir = {run:?}\nlisten = \"{address}:{agent}\"\n\n\
+             [edge]\nhttp = [\"{address}:{edge}\"]\nbinary = {binary:?}\npublic_host = \"{address}\"\n\n\
              [network]\nsubnet = \"{subnet}\"\n\n\
              [docker]\nsocket = {engine:?}\n\n{extra}",
             state = folder.join("state"),

@@ -1,8 +1,9 @@
 //! Somebody's laptop: the CLI with a configuration folder of its own, and on request a network of its own.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
@@ -16,7 +17,7 @@ use crate::namespace::Namespace;
 pub struct Laptop {
     binaries: Binaries,
     folder: TempDir,
-    network: Option<Namespace>,
+    network: Option<Arc<Namespace>>,
 }
 
 impl Laptop {
@@ -36,24 +37,28 @@ impl Laptop {
     /// When the network cannot be made.
     #[must_use]
     pub fn elsewhere() -> Self {
-        Self { network: Some(Namespace::create()), ..Self::new() }
+        Self { network: Some(Arc::new(Namespace::create())), ..Self::new() }
     }
 
-    /// One that is paired with a host.
+    /// Another one on the same network.
     ///
     /// # Panics
-    /// When pairing fails.
+    /// When its folder cannot be made.
     #[must_use]
-    pub fn paired_with(host: &Host) -> Self {
-        let laptop = Self::new();
-        laptop.pair(host);
-        laptop
+    pub fn beside(&self) -> Self {
+        Self { network: self.network.clone(), ..Self::new() }
     }
 
     /// Where it sees the machine that hosts run on.
     #[must_use]
-    pub fn host_address(&self) -> String {
-        self.network.as_ref().map_or_else(|| Ipv4Addr::LOCALHOST.to_string(), Namespace::host_address)
+    pub fn host_address(&self) -> Ipv4Addr {
+        self.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.host_address())
+    }
+
+    /// Where hosts see it.
+    #[must_use]
+    pub fn own_address(&self) -> Ipv4Addr {
+        self.network.as_ref().map_or(Ipv4Addr::LOCALHOST, |network| network.own_address())
     }
 
     /// Pairs with a host, with a fresh code.
@@ -61,15 +66,16 @@ impl Laptop {
     /// # Panics
     /// When that fails.
     pub fn pair(&self, host: &Host) {
-        self.pair_at(host, &format!("{}:{}", self.host_address(), host.agent_address().port()));
+        self.pair_at(host, host.agent_address());
     }
 
     /// Pairs with a host at another address than its own: that of a relay.
     ///
     /// # Panics
     /// When that fails.
-    pub fn pair_at(&self, host: &Host, server: &str) {
-        self.refloat(self.folder.path(), &["pair", server, "--code", &host.pairing_code()]).success();
+    pub fn pair_at(&self, host: &Host, server: SocketAddr) {
+        let server = server.to_string();
+        self.refloat(self.folder.path(), &["pair", &server, "--code", &host.pairing_code()]).success();
     }
 
     /// Runs `refloat` in a folder to its end.

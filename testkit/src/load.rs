@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -208,6 +209,13 @@ impl Report {
         self.samples.iter().filter(|sample| sample.answer.is_err()).count()
     }
 
+    /// Those without a 200 that had ended before something was gone, or began after it was back.
+    #[must_use]
+    pub fn failed_outside(&self, absence: &Range<Instant>) -> usize {
+        let outside = |sample: &&Sample| sample.ended < absence.start || sample.started > absence.end;
+        self.samples.iter().filter(|sample| sample.answer.is_err()).filter(outside).count()
+    }
+
     /// What happened to those, with how often.
     #[must_use]
     pub fn failures(&self) -> BTreeMap<&str, usize> {
@@ -302,6 +310,10 @@ mod tests {
         assert_eq!((report.requests(), report.failed()), (3, 2));
         assert_eq!(report.failures(), BTreeMap::from([("connect", 2)]));
         assert_eq!(report.quantile(999), Duration::from_millis(2));
+        let absence = |from, to| t + Duration::from_millis(from)..t + Duration::from_millis(to);
+        assert_eq!(report.failed_outside(&absence(1, 5)), 0);
+        assert_eq!(report.failed_outside(&absence(2, 5)), 1, "the first had ended");
+        assert_eq!(report.failed_outside(&(t..t)), 1, "the second had not begun");
     }
 
     /// Answers each connection's requests with its own number until `per_connection`, then closes it without a word.

@@ -1,9 +1,18 @@
 //! A network namespace joined to the host by one link: to the host it is another machine. Needs root.
+//!
+//! Its name, link and addresses follow from a reserved number, so that many live side by side. Whoever makes one removes
+//! those whose number nobody holds any more: a test that was killed leaves nothing for long.
 
+use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::Command;
 
 use crate::command::{Finished, system};
 use crate::reservation::Reservation;
+
+/// Where the system lists them.
+const NAMESPACES: &str = "/run/netns";
+const PREFIX: &str = "refloat-";
 
 /// The namespace, removed when dropped.
 #[derive(Debug)]
@@ -20,9 +29,8 @@ impl Namespace {
     #[must_use]
     pub fn create() -> Self {
         assert!(rustix::process::geteuid().is_root(), "a network namespace needs root: run the tests as root");
-        let number = Reservation::network();
-        let name = format!("refloat-{}", number.number());
-        let this = Self { name, number };
+        remove_abandoned(Path::new(NAMESPACES));
+        let this = Self::of(Reservation::network());
         this.remove();
         let (inner, outer) = (this.link("i"), this.link("o"));
         system("ip", &["netns", "add", &this.name]);
@@ -36,24 +44,33 @@ impl Namespace {
         this
     }
 
-    /// The host's address as seen from inside.
+    /// The host's address on the link.
     #[must_use]
-    pub fn host_address(&self) -> String {
-        format!("10.223.{}.1", self.number.number())
+    pub fn host_address(&self) -> Ipv4Addr {
+        self.address(1)
     }
 
-    /// The address that the host sees.
+    /// Its own address on the link.
     #[must_use]
-    pub fn own_address(&self) -> String {
-        format!("10.223.{}.2", self.number.number())
+    pub fn own_address(&self) -> Ipv4Addr {
+        self.address(2)
     }
 
     /// A command that runs inside.
     #[must_use]
-    pub fn command(&self, program: &std::path::Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
         command
+    }
+
+    fn of(number: Reservation) -> Self {
+        Self { name: format!("{PREFIX}{}", number.number()), number }
+    }
+
+    fn address(&self, last: u8) -> Ipv4Addr {
+        let [_, low] = self.number.number().to_be_bytes();
+        Ipv4Addr::new(10, 223, low, last)
     }
 
     fn link(&self, side: &str) -> String {
@@ -70,5 +87,36 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         self.remove();
+    }
+}
+
+/// A number that nobody holds is one whose holder was killed: reserving it and letting go of it removes what is left.
+fn remove_abandoned(listed: &Path) {
+    let entries = std::fs::read_dir(listed).into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok());
+    numbers.filter_map(Reservation::this_network).map(Namespace::of).for_each(drop);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exists(namespace: &str) -> bool {
+        Path::new(NAMESPACES).join(namespace).exists()
+    }
+
+    #[test]
+    fn what_a_killed_test_left_is_removed_and_what_is_in_use_is_not() {
+        let in_use = Namespace::create();
+        // Numbers are given from the lowest on: nobody gets this one meanwhile.
+        let number = Reservation::this_network(255).expect("the last number is free");
+        let name = format!("{PREFIX}{}", number.number());
+        system("ip", &["netns", "add", &name]);
+        remove_abandoned(Path::new(NAMESPACES));
+        assert!(exists(&name), "somebody has its number");
+        drop(number);
+        remove_abandoned(Path::new(NAMESPACES));
+        assert!(!exists(&name), "nobody had its number");
+        assert!(exists(&in_use.name));
     }
 }

@@ -38,6 +38,12 @@ impl Reservation {
         Self::first("network", NETWORKS, |_| true).expect("a free network")
     }
 
+    /// This very network, unless somebody has it.
+    #[must_use]
+    pub fn this_network(number: u16) -> Option<Self> {
+        Self::first("network", number..number.saturating_add(1), |_| NETWORKS.contains(&number))
+    }
+
     /// The number.
     #[must_use]
     pub fn number(&self) -> u16 {
@@ -70,7 +76,14 @@ mod tests {
     fn what_is_reserved_is_not_given_twice() {
         let (a, b) = (Reservation::port(), Reservation::port());
         assert_ne!(a.number(), b.number());
-        assert_ne!(Reservation::network().subnet(), "");
+        let network = Reservation::network();
+        assert_ne!(network.subnet(), "");
+        assert!(Reservation::this_network(network.number()).is_none(), "it is taken");
+    }
+
+    #[test]
+    fn there_is_no_network_beyond_the_last() {
+        assert!(Reservation::this_network(NETWORKS.end).is_none());
     }
 
     #[test]

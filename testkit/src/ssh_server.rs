@@ -66,7 +66,7 @@ impl SshServer {
 
     /// `ssh://root@ADDRESS:PORT`
     #[must_use]
-    pub fn url(&self, address: &str) -> String {
+    pub fn url(&self, address: Ipv4Addr) -> String {
         format!("ssh://root@{address}:{}", self.port.number())
     }
 

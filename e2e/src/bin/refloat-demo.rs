@@ -79,7 +79,7 @@ fn interrupts() -> mpsc::Receiver<()> {
 
 fn demonstrate(to: &mpsc::Sender<Traces>) -> (Scene, Figures, String) {
     step("starting a private agent and edge on loopback, and pairing");
-    let scene = Scene::with_example("guestbook");
+    let scene = Scene::on_one_machine(Project::example("guestbook"));
     // The receiver waits for exactly this.
     let _ = to.send(scene.host.traces());
     let mut show = Show { scene, figures: Figures::default(), loads: Vec::new() };

@@ -25,7 +25,7 @@ const V2: &str = "from v2";
 
 pub(crate) fn measure(figures: &mut Figures) {
     step("deploying node-hello twice");
-    let scene = Scene::hello_with_two_releases();
+    let scene = Scene::on_one_machine(Project::example("node-hello")).with_two_releases();
     warm_rollbacks(&scene, figures);
     unchanged_deploys(&scene, figures);
     status(&scene, figures);
@@ -75,7 +75,7 @@ fn one_line_in_fifty_megabytes(figures: &mut Figures) {
     let host = Host::start();
     let meter = Meter::before(host.agent_address());
     let laptop = Laptop::new();
-    laptop.pair_at(&host, &meter.address().to_string());
+    laptop.pair_at(&host, meter.address());
     let project = large_site();
     let deploy = || -> Finished { laptop.refloat(project.folder(), &["deploy"]).success() };
     deploy();
