@@ -1,13 +1,17 @@
 //! Starts the edge as a process and user of its own, which outlives the agent.
 //!
 //! ```text
-//!            answers                    dies
-//! look ───────────────▶ adopted ─────────────────┐
-//!   │ nobody there                               ▼
-//!   └──────────────────────────────────▶ bind ports, spawn ──▶ running ──┐
-//!                                                ▲     dies: back off    │
-//!                                                └───────────────────────┘
+//!        answers, at last              dies
+//! look ───────────────────▶ adopted ───────────────────┐
+//!   │ nobody there             ▲                       ▼
+//!   └──────────────────────────│──────────▶ bind ports, spawn ──▶ running ──┐
+//!                              │                       ▲    dies: back off  │
+//!                              │                       └────────────────────┤
+//!                              └────────────────────────────────────────────┘
+//!                                                      dies, another answers
 //! ```
+//!
+//! One that runs and does not answer is waited for: a second one beside it ends at once, because the state folder is taken.
 //!
 //! The agent binds the public ports, which needs root, and passes the sockets on; the edge never has that right. It keeps
 //! its own copies: while a dead edge is replaced, connections wait in the kernel instead of being refused.
@@ -129,6 +133,31 @@ pub fn user(configured: Option<&str>) -> Result<Option<User>, SpawnError> {
     Ok(Some(user))
 }
 
+/// How long to wait before an edge is started again.
+#[derive(Debug)]
+struct BackOff {
+    next: Duration,
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self { next: FIRST_BACK_OFF }
+    }
+}
+
+impl BackOff {
+    /// After one that lived this long.
+    fn after(&mut self, lived: Duration) -> Duration {
+        if lived > HEALTHY_LIFE {
+            self.next = FIRST_BACK_OFF;
+            return Duration::ZERO;
+        }
+        let pause = self.next;
+        self.next = (pause * 2).min(LONGEST_BACK_OFF);
+        pause
+    }
+}
+
 /// Keeps an edge running.
 pub struct Supervisor {
     launch: Launch,
@@ -154,7 +183,7 @@ impl Supervisor {
     pub async fn start(launch: Launch, edge: Arc<dyn Edge>) -> Result<(Self, EdgeStatus), SpawnError> {
         let listen = launch.listen.clone();
         let mut this = Self { launch, edge, sockets: Vec::new(), child: None, listen };
-        if let Ok(status) = this.edge.status().await {
+        if let Some(status) = this.found().await? {
             tracing::info!(version = status.version, "the edge runs already and is kept");
             this.remember(&status);
             return Ok((this, status));
@@ -165,31 +194,32 @@ impl Supervisor {
 
     /// Replaces the edge whenever it dies, until the token is cancelled. The edge goes on after that.
     pub async fn run(mut self, end: CancellationToken) {
-        let mut back_off = FIRST_BACK_OFF;
+        let mut back_off = BackOff::default();
         let mut rotate = tokio::time::interval(ROTATE_EVERY);
-        let mut began = Instant::now();
         loop {
-            tokio::select! {
-                () = end.cancelled() => return,
-                _ = rotate.tick() => {
-                    rotate_log(&self.launch.access_log);
-                    continue;
-                }
-                () = self.death() => {}
-            }
-            if began.elapsed() > HEALTHY_LIFE {
-                back_off = FIRST_BACK_OFF;
-            }
-            tracing::error!("the edge has ended; another one is started");
-            while let Err(error) = self.spawn().await {
-                tracing::error!(error = &error as &dyn std::error::Error, "the edge could not be started");
+            let began = Instant::now();
+            loop {
                 tokio::select! {
                     () = end.cancelled() => return,
-                    () = tokio::time::sleep(back_off) => {}
+                    _ = rotate.tick() => rotate_log(&self.launch.access_log),
+                    () = self.death() => break,
                 }
-                back_off = (back_off * 2).min(LONGEST_BACK_OFF);
             }
-            began = Instant::now();
+            tracing::error!("the edge has ended; another one is started");
+            let mut pause = back_off.after(began.elapsed());
+            loop {
+                tokio::select! {
+                    () = end.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                let Err(error) = self.spawn().await else { break };
+                tracing::error!(error = &error as &dyn std::error::Error, "the edge could not be started");
+                if self.child.is_some() {
+                    // It runs: it answers later, or ends.
+                    break;
+                }
+                pause = back_off.after(Duration::ZERO);
+            }
         }
     }
 
@@ -201,11 +231,38 @@ impl Supervisor {
                 Err(error) => tracing::warn!("the edge's end cannot be waited for: {error}"),
             }
             self.child = None;
-            return;
+            if is_answered(&self.launch.control).await {
+                self.adopt();
+            }
         }
         // An adopted edge is no child of ours. One that is there and does not answer is not dead: its socket accepts.
         while is_answered(&self.launch.control).await {
             tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+
+    /// Another edge has the state folder: ours had to end.
+    fn adopt(&mut self) {
+        tracing::info!("another edge runs already and is kept");
+        // It has its own; the next one listens where it does.
+        self.sockets.clear();
+    }
+
+    /// The edge that is there, once it answers; `None` when nobody is.
+    async fn found(&self) -> Result<Option<EdgeStatus>, SpawnError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        loop {
+            let last = match self.edge.status().await {
+                Ok(status) => return Ok(Some(status)),
+                Err(error) => error.to_string(),
+            };
+            if !is_answered(&self.launch.control).await {
+                return Ok(None);
+            }
+            if Instant::now() >= deadline {
+                return Err(SpawnError::NotReady { timeout_s: READY_TIMEOUT.as_secs(), last });
+            }
+            tokio::time::sleep(READY_POLL).await;
         }
     }
 
@@ -217,8 +274,12 @@ impl Supervisor {
         let mut child = self.command()?.spawn().map_err(|source| self.not_started(source))?;
         tracing::info!(pid = child.id(), "the edge was started");
         let ready = self.ready(&mut child).await;
-        self.child = Some(child);
+        let runs = matches!(child.try_wait(), Ok(None));
+        self.child = runs.then_some(child);
         let status = ready?;
+        if !runs {
+            self.adopt();
+        }
         self.remember(&status);
         Ok(status)
     }
@@ -354,6 +415,14 @@ fn rotate_log(path: &Path) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use async_trait::async_trait;
+    use refloat_model::{AppName, Generation, InstanceName, RouteTable, TableDigest};
+
+    use super::super::EdgeError;
+    use super::super::fake::FakeEdge;
     use super::*;
 
     #[test]
@@ -368,6 +437,107 @@ mod tests {
         rotate_log(&path);
         assert_eq!(file.metadata().unwrap().len(), 0, "the same file, so that the edge goes on writing to it");
         assert_eq!(std::fs::metadata(dir.path().join("edge-access.log.1")).unwrap().len(), MAX_ACCESS_LOG_BYTES + 1);
+    }
+
+    /// An edge whose first answers fail.
+    struct Late {
+        edge: FakeEdge,
+        unanswered: AtomicU32,
+    }
+
+    #[async_trait]
+    impl Edge for Late {
+        async fn status(&self) -> Result<EdgeStatus, EdgeError> {
+            let left = self.unanswered.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+            if left.is_ok() { Err(EdgeError::Unreachable("not yet".into())) } else { self.edge.status().await }
+        }
+        async fn stage(&self, table: &RouteTable) -> Result<(), EdgeError> {
+            self.edge.stage(table).await
+        }
+        async fn apply(&self, generation: Generation, table: TableDigest) -> Result<(), EdgeError> {
+            self.edge.apply(generation, table).await
+        }
+        async fn hold(&self, app: &AppName, deadline_ms: u32) -> Result<(), EdgeError> {
+            self.edge.hold(app, deadline_ms).await
+        }
+        async fn release(&self, app: &AppName) -> Result<(), EdgeError> {
+            self.edge.release(app).await
+        }
+        async fn in_flight(&self, instances: &[InstanceName]) -> Result<Vec<u32>, EdgeError> {
+            self.edge.in_flight(instances).await
+        }
+    }
+
+    fn late(unanswered: u32) -> Arc<dyn Edge> {
+        Arc::new(Late { edge: FakeEdge::default(), unanswered: unanswered.into() })
+    }
+
+    /// Starts `echo`, which says its arguments in the access log and ends, as an edge does whose folder is taken.
+    fn launch(folder: &Path) -> Launch {
+        Launch {
+            program: "/bin/echo".into(),
+            user: None,
+            state_dir: folder.join("state"),
+            public_dir: folder.join("public"),
+            control: folder.join("run/edge.sock"),
+            access_log: folder.join("edge-access.log"),
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+        }
+    }
+
+    fn started(launch: &Launch) -> usize {
+        std::fs::read_to_string(&launch.access_log).unwrap_or_default().lines().count()
+    }
+
+    fn control(launch: &Launch) -> tokio::net::UnixListener {
+        std::fs::create_dir_all(launch.control.parent().unwrap()).unwrap();
+        tokio::net::UnixListener::bind(&launch.control).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_is_there_and_answers_late_is_waited_for_at_the_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let launch = launch(folder.path());
+        let _there = control(&launch);
+        let (supervisor, status) = Supervisor::start(launch.clone(), late(3)).await.unwrap();
+        assert_eq!((status.version.as_str(), started(&launch)), ("fake", 0));
+        assert!(supervisor.child.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_ends_because_another_one_answers_is_not_started_again_and_again() {
+        const HANG_GUARD: Duration = Duration::from_secs(60);
+        let folder = tempfile::tempdir().unwrap();
+        let launch = launch(folder.path());
+        // Nobody is seen at first, so that a second edge is started beside the first one.
+        let (supervisor, _) = Supervisor::start(launch.clone(), late(1)).await.unwrap();
+        let there = control(&launch);
+        let end = CancellationToken::new();
+        let running = tokio::spawn(supervisor.run(end.clone()));
+        for _ in 0..3 {
+            let watched = tokio::time::timeout(HANG_GUARD, there.accept()).await;
+            watched.expect("the first one is watched").unwrap();
+        }
+        assert_eq!(started(&launch), 1);
+        drop(there);
+        let again = async {
+            while started(&launch) < 2 {
+                tokio::time::sleep(READY_POLL).await;
+            }
+        };
+        tokio::time::timeout(HANG_GUARD, again).await.expect("one is started in its place when it is gone");
+        end.cancel();
+        running.await.unwrap();
+    }
+
+    #[test]
+    fn an_edge_that_keeps_dying_is_started_ever_less_often_and_one_that_lived_at_once() {
+        let mut back_off = BackOff::default();
+        let soon = Duration::from_millis(10);
+        let pauses: Vec<_> = (0..8).map(|_| back_off.after(soon).as_millis()).collect();
+        assert_eq!(pauses, [200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
+        assert_eq!(back_off.after(HEALTHY_LIFE * 2), Duration::ZERO);
+        assert_eq!(back_off.after(soon), FIRST_BACK_OFF);
     }
 
     #[tokio::test]
