@@ -365,6 +365,127 @@ async fn an_unchanged_site_of_seven_hundred_files_is_quick_and_its_time_is_print
     assert_eq!((again.trees, again.processes), (first.trees, first.processes));
 }
 
+/// A Node server with one package and another that only development needs, as its package manager keeps them.
+struct Project {
+    /// Fields of package.json beside those of every project.
+    fields: &'static str,
+    lock: (&'static str, &'static str),
+    /// The command that installs, as a step of the build shows it.
+    install: &'static str,
+    /// Whether what only development needs is left out of the image.
+    drops_development: bool,
+}
+
+impl Project {
+    /// `fresh` makes the install a step of its own for each run of the test; `answer` is the source.
+    fn source(&self, host: &Host, fresh: &str, answer: &str) -> SourceDigest {
+        let manifest = format!(
+            r#"{{ "name": "shop", "description": "{fresh}", {} "scripts": {{ "start": "node server.js" }},
+                "dependencies": {{ "ms": "^2.1.3" }}, "devDependencies": {{ "is-number": "^7.0.0" }} }}"#,
+            self.fields
+        );
+        let server = format!(
+            "const dev = require('fs').existsSync('node_modules/is-number');\n\
+             const text = `{answer}: ${{require('ms')('2 days')}} ${{dev}}`;\n\
+             require('http').createServer((_, response) => response.end(text)).listen(process.env.PORT || 3000);\n"
+        );
+        let (name, lock) = self.lock;
+        host.store(&[
+            (b"package.json", manifest.as_bytes()),
+            (name.as_bytes(), lock.as_bytes()),
+            (b"server.js", server.as_bytes()),
+        ])
+    }
+
+    /// Builds and serves it twice, with another source the second time.
+    async fn is_installed_once(&self) {
+        let host = Host::new().await;
+        let group = Group::new("packages", host.info().await);
+        let builder = host.builder_with(Arc::new(SourcePlanner), group.cap(roomy()));
+        let fresh = uuid::Uuid::new_v4().to_string();
+        for (answer, cached) in [("first", false), ("second", true)] {
+            let (built, said) = build(&builder, self.source(&host, &fresh, answer)).await;
+            let built = built.unwrap_or_else(|error| panic!("{error:?} {said:#?}"));
+            assert_eq!(self.steps(&said), [cached], "{said:#?}");
+            let fell_back = |piece: &BuildProgress| match piece {
+                BuildProgress::Line(line) => line.contains("refloat: that install failed"),
+                BuildProgress::Note { warn, .. } => *warn,
+                _ => false,
+            };
+            assert!(!said.iter().any(fell_back), "{said:#?}");
+            let refloat_model::Backend::Instance { image, port, .. } = &built.processes[0].backend else {
+                panic!("{built:?}")
+            };
+            let wanted = format!("{answer}: 172800000 {}", !self.drops_development);
+            assert_eq!(served(image.as_str(), *port), wanted);
+        }
+    }
+
+    /// Whether each install came from the cache.
+    fn steps(&self, said: &[BuildProgress]) -> Vec<bool> {
+        let install = |piece: &BuildProgress| match piece {
+            BuildProgress::Step { text, cached, .. } if text.contains(self.install) => Some(*cached),
+            _ => None,
+        };
+        said.iter().filter_map(install).collect()
+    }
+}
+
+/// What a container of the image answers, asked from within.
+fn served(image: &str, port: u16) -> String {
+    struct Removed(String);
+    impl Drop for Removed {
+        fn drop(&mut self) {
+            system("docker", &["rm", "--force", &self.0]);
+        }
+    }
+    let name = Removed(format!("refloat-test-{}", uuid::Uuid::new_v4()));
+    system("docker", &["run", "--detach", "--network", "none", "--name", &name.0, image]);
+    let ask = format!(
+        "const ask = async (left) => {{ try {{ console.log(await (await fetch('http://127.0.0.1:{port}/')).text()); }}
+           catch (error) {{ if (left === 0) throw error; setTimeout(() => ask(left - 1), 100); }} }}; ask(300);"
+    );
+    system("docker", &["exec", &name.0, "node", "-e", &ask]).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_project_of_pnpm_is_installed_once_and_served() {
+    let lock = ("pnpm-lock.yaml", include_str!("fixtures/packages/pnpm-lock.yaml"));
+    let install = "pnpm install --frozen-lockfile";
+    Project { fields: "", lock, install, drops_development: true }.is_installed_once().await;
+}
+
+#[tokio::test]
+async fn a_project_of_a_pinned_pnpm_is_installed_by_that_one() {
+    let lock = ("pnpm-lock.yaml", include_str!("fixtures/packages/pnpm-lock.yaml"));
+    let fields = r#""packageManager": "pnpm@10.12.1", "engines": { "node": ">=22 <23" },"#;
+    let install = "npm install -g --force pnpm@10.12.1";
+    let host = Host::new().await;
+    let group = Group::new("pinned", host.info().await);
+    let builder = host.builder_with(Arc::new(SourcePlanner), group.cap(roomy()));
+    let project = Project { fields, lock, install, drops_development: true };
+    let fresh = uuid::Uuid::new_v4().to_string();
+    let (built, said) = build(&builder, project.source(&host, &fresh, "pinned")).await;
+    assert!(built.is_ok() && project.steps(&said).len() == 1, "{built:?} {said:#?}");
+    let told = |piece: &BuildProgress| matches!(piece, BuildProgress::Line(line) if line.contains("pnpm v10.12.1"));
+    assert!(said.iter().any(told), "{said:#?}");
+}
+
+#[tokio::test]
+async fn a_project_of_the_first_yarn_is_installed_once_and_served() {
+    let lock = ("yarn.lock", include_str!("fixtures/packages/yarn-1.lock"));
+    let install = "yarn install --frozen-lockfile";
+    Project { fields: "", lock, install, drops_development: true }.is_installed_once().await;
+}
+
+/// Yarn's newest version rewrites this format, and its strict install would fail.
+#[tokio::test]
+async fn a_project_of_a_later_yarn_is_installed_once_and_served() {
+    let lock = ("yarn.lock", include_str!("fixtures/packages/yarn-4.lock"));
+    let install = "yarn install --immutable";
+    Project { fields: "", lock, install, drops_development: false }.is_installed_once().await;
+}
+
 #[tokio::test]
 async fn a_cancelled_build_stops_its_command() {
     let host = Host::new().await;

@@ -154,6 +154,30 @@ fn a_later_yarn_is_used_for_its_lockfile() {
 }
 
 #[test]
+fn a_later_yarn_is_the_one_that_writes_the_format_of_the_lockfile() {
+    let of = |format: &str, field: &str| {
+        let lock = BERRY_LOCK.replace("  version: 8\n", format);
+        let manifest = VITE.replacen('{', &format!("{{ {field}"), 1);
+        let plan = ready(&[("package.json", &manifest), ("yarn.lock", &lock), ("index.html", PAGE)]);
+        let line =
+            dockerfile(&plan, "web").lines().find(|l| l.contains("npm install -g")).unwrap_or_default().to_owned();
+        line.rsplit_once("cli-dist@").map(|(_, version)| version.to_owned())
+    };
+    for (format, version) in [
+        ("  version: 4\n", "3"),
+        ("  version: 6\n  cacheKey: 8\n", "3"),
+        ("  cacheKey: 10c0\n  version: 8\n", "4.13.0"),
+        ("  version: 9\n", "4.14.1"),
+        ("  version: 10\n", "4"),
+        ("", "4"),
+    ] {
+        assert_eq!(of(format, "").as_deref(), Some(version), "{format}");
+    }
+    let pinned = "\"packageManager\": \"yarn@4.5.3+sha224.abc\",";
+    assert_eq!(of("  version: 8\n", pinned).as_deref(), Some("4.5.3"));
+}
+
+#[test]
 fn the_package_manager_field_outranks_lockfiles() {
     let package = VITE.replacen("\"name\"", "\"packageManager\": \"pnpm@10.4.1+sha512.abc\", \"name\"", 1);
     let plan = ready(&[

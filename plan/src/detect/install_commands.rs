@@ -50,7 +50,11 @@ pub(crate) fn all(manager: Manager, lock: Option<&Lockfile>) -> Vec<Attempt> {
             let lenient = format!("yarn install --non-interactive{lenient}");
             either(trust, "yarn install --frozen-lockfile --non-interactive", &lenient)
         }
-        Manager::YarnBerry => either(trust, "yarn install --immutable", "yarn install --no-immutable"),
+        Manager::YarnBerry => {
+            // What a version writes into the same format differs in details, and the strict install allows none.
+            let trust = if trust == Trust::Full { Trust::Unknown } else { trust };
+            either(trust, "yarn install --immutable", "yarn install --no-immutable")
+        }
         Manager::Bun => either(trust, "bun install --frozen-lockfile", "bun install"),
     }
 }

@@ -60,6 +60,16 @@ pub(crate) struct Lockfile {
     pub(crate) format: Option<String>,
 }
 
+/// Begins the format of a lockfile that a later yarn wrote.
+const BERRY: &str = "berry ";
+
+impl Lockfile {
+    /// The format's version when a later yarn wrote it; empty when it does not say.
+    pub(crate) fn berry_format(&self) -> Option<&str> {
+        self.format.as_deref().and_then(|format| format.strip_prefix(BERRY))
+    }
+}
+
 /// The manifests that one lockfile is for, by folder from the lockfile's own; empty for its own.
 pub(crate) type Manifests<'a> = BTreeMap<String, &'a Manifest>;
 
@@ -270,10 +280,17 @@ fn unquoted(value: &str) -> &str {
     inner('\'').or_else(|| inner('"')).unwrap_or(value)
 }
 
+/// `  version: 8` below `__metadata:`; empty when it is not there.
+fn berry_format(text: &str) -> &str {
+    let below = text.lines().skip_while(|line| !line.starts_with("__metadata:")).skip(1);
+    let mut below = below.take_while(|line| line.starts_with(' '));
+    below.find_map(|line| line.trim().strip_prefix("version:")).map(str::trim).unwrap_or_default()
+}
+
 /// A lockfile of yarn names every `package@range` that it answers, in both of its formats.
 fn yarn(text: &str, manifests: &Manifests<'_>) -> (State, Option<String>) {
     let berry = text.contains("__metadata:");
-    let format = Some(if berry { "berry" } else { "1" }.to_owned());
+    let format = Some(if berry { format!("{BERRY}{}", berry_format(text)) } else { "1".to_owned() });
     if !berry && !text.contains("yarn lockfile v1") && text.trim().is_empty() {
         return (State::Unusable("it is empty"), format);
     }

@@ -220,7 +220,7 @@ fn named(text: &str) -> Option<(Manager, Option<String>)> {
 fn with_lock(manager: Manager, version: Option<String>, locks: &[Lockfile]) -> Choice {
     let own = locks.iter().find(|l| l.kind == manager.kind() && !matches!(l.state, State::Unusable(_)));
     // `yarn` without a version means whichever yarn wrote the lockfile.
-    let berry = own.is_some_and(|l| l.kind == Kind::Yarn && l.format.as_deref() == Some("berry"));
+    let berry = own.is_some_and(|l| l.kind == Kind::Yarn && l.berry_format().is_some());
     let manager =
         if manager == Manager::YarnClassic && version.is_none() && berry { Manager::YarnBerry } else { manager };
     Choice { manager, version, lock: own.cloned() }
@@ -247,7 +247,7 @@ fn by_lockfile(locks: &[Lockfile], findings: &mut Findings) -> Choice {
     let manager = match best.kind {
         Kind::Npm => Manager::Npm,
         Kind::Pnpm => Manager::Pnpm,
-        Kind::Yarn if best.format.as_deref() == Some("berry") => Manager::YarnBerry,
+        Kind::Yarn if best.berry_format().is_some() => Manager::YarnBerry,
         Kind::Yarn => Manager::YarnClassic,
         Kind::Bun | Kind::BunBinary => Manager::Bun,
     };
@@ -322,7 +322,7 @@ fn tool(choice: &Choice, root: &Folder<'_>, manifest: &Manifest) -> Option<Strin
         Manager::Npm => version.filter(|v| v.contains('.')).map(|v| format!("npm@{v}")),
         Manager::Pnpm => Some(format!("pnpm@{}", version.unwrap_or_else(|| pnpm_major(choice, root, manifest)))),
         Manager::YarnClassic => Some(format!("yarn@{}", version.unwrap_or("1"))),
-        Manager::YarnBerry => Some(format!("@yarnpkg/cli-dist@{}", version.unwrap_or("4"))),
+        Manager::YarnBerry => Some(format!("@yarnpkg/cli-dist@{}", version.unwrap_or_else(|| berry_version(choice)))),
         Manager::Bun => None,
     }
 }
@@ -336,6 +336,18 @@ fn pnpm_major(choice: &Choice, root: &Folder<'_>, manifest: &Manifest) -> &'stat
         Some(format) if format.starts_with("6") => "8",
         _ if allows_scripts() => "10",
         _ => "9",
+    }
+}
+
+/// Yarn rewrites a lockfile of an older format than its own, which a strict install does not allow: the last version that
+/// writes the format that is there installs it.
+fn berry_version(choice: &Choice) -> &'static str {
+    let format = choice.lock.as_ref().and_then(Lockfile::berry_format).and_then(|format| format.parse::<u32>().ok());
+    match format {
+        Some(..=6) => "3",
+        Some(7 | 8) => "4.13.0",
+        Some(9) => "4.14.1",
+        Some(10..) | None => "4",
     }
 }
 
