@@ -597,6 +597,73 @@ fn pages_in_a_folder_of_their_own_are_found() {
     assert_eq!(plan.builds, [Build::Folder { name: "web".to_owned(), folder: "public".to_owned() }]);
 }
 
+// What other hosts would read
+
+fn not_applied(files: Files<'_>) -> Option<String> {
+    let page = [("package.json", VITE), ("package-lock.json", VITE_LOCK), ("index.html", PAGE)];
+    let plan = ready(&[&page, files].concat());
+    let told: Vec<&str> = plan.notes.iter().filter(|n| n.warn).map(|n| n.text.as_str()).collect();
+    assert!(told.len() < 2, "one finding: {told:?}");
+    told.first().map(|text| {
+        text.strip_prefix("Not applied here, because another host would read it: ").unwrap_or(text).to_owned()
+    })
+}
+
+#[test]
+fn files_of_other_hosts_with_nothing_but_the_fallback_are_not_spoken_of() {
+    for files in [
+        &[("public/_redirects", "# all pages\n/*    /index.html   200\n")][..],
+        &[("_redirects", "/* / 200!\n")],
+        &[(
+            "vercel.json",
+            r#"{ "rewrites": [{ "source": "/(.*)", "destination": "/index.html" }], "framework": "vite" }"#,
+        )],
+        &[("vercel.json", r#"{ "routes": [{ "handle": "filesystem" }, { "src": "/.*", "dest": "/index.html" }] }"#)],
+        &[("vercel.json", r#"{ "cleanUrls": false, "headers": [] }"#), ("netlify.toml", "[build]\npublish = 'dist'\n")],
+        &[("netlify.toml", "[[redirects]]\nfrom = '/*'\nto = '/index.html'\nstatus = 200\n")],
+        &[("vercel.json", "{ broken"), ("netlify.toml", "[broken"), ("public/_headers", "# nothing\n")],
+    ] {
+        assert_eq!(not_applied(files), None, "{files:?}");
+    }
+}
+
+#[test]
+fn what_else_they_hold_is_told_in_one_finding() {
+    let vercel = r#"{ "rewrites": [{ "source": "/api/:path*", "destination": "https://api.example.org/:path*" },
+        { "source": "/((?!api/).*)", "destination": "/" }], "crons": [{ "path": "/api/tick" }],
+        "redirects": [{ "source": "/a", "destination": "/b" }], "headers": [{ "source": "/(.*)", "headers": [] }] }"#;
+    let netlify =
+        "[[headers]]\nfor = '/*'\n[headers.values]\nX-Frame-Options = 'DENY'\n[[redirects]]\nfrom = '/x'\nto = '/y'\n";
+    let redirects =
+        "/1 /one\n/2 id=:id /two/:id 301\n/3 https://example.org/3\n/4 /four\n/5 /five\n/* /index.html 200\n";
+    assert_eq!(
+        not_applied(&[
+            ("vercel.json", vercel),
+            ("netlify.toml", netlify),
+            ("public/_redirects", redirects),
+            ("public/_headers", "/*\n  X-Frame-Options: DENY\n/assets/*\n  Cache-Control: max-age=1\n"),
+        ])
+        .as_deref(),
+        Some(
+            "public/_redirects has redirects of /1, /2, /3 and 2 more; public/_headers has headers for /* and /assets/*; vercel.json has redirects of /a, rewrites of /api/:path*, headers for /(.*) and crons; netlify.toml has redirects of /x and headers for /*."
+        )
+    );
+}
+
+#[test]
+fn a_fallback_that_the_plan_does_not_have_is_told() {
+    let pages = [("index.html", "<p>"), ("about.html", "<p>"), ("_redirects", "/* /index.html 200\n")];
+    assert!(noted(&ready(&pages), "_redirects has redirects of /*."));
+    let fallback = ("refloat.toml", "schema = 1\n[process.web]\nfallback = 'index.html'\n");
+    assert_eq!(ready(&[&pages[..], &[fallback]].concat()).notes, []);
+}
+
+#[test]
+fn an_own_dockerfile_answers_by_itself_whatever_other_hosts_would_read() {
+    let plan = ready(&[("Dockerfile", "FROM nginx\nEXPOSE 80\n"), ("_redirects", "/a /b\n"), ("index.html", PAGE)]);
+    assert_eq!(plan.notes, []);
+}
+
 // Dockerfiles
 
 #[test]

@@ -22,6 +22,7 @@ mod dockerfile_text;
 mod draft;
 mod findings;
 mod folder;
+mod hosting_files;
 mod install_commands;
 mod install_scripts;
 mod js_text;
@@ -74,6 +75,7 @@ pub fn plan(source: &dyn Source, request: &Request) -> Result<Plan, PlanError> {
     let app = app_name::choose(&mut detection, &root, &request.folder_name)?;
     let draft = recognise::draft(&mut detection, &root, request.prebuilt)?;
     let draft = overrides::apply(&mut detection, draft)?;
+    hosting_files::note(&mut detection, &root, &draft);
     let mut required_env = settings.env.required.clone();
     required_env.sort();
     required_env.dedup();
