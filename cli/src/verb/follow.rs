@@ -242,7 +242,9 @@ impl<'a> Follower<'a> {
 
     async fn hear(&mut self, mut events: Streaming<DeploymentEvent>) -> Result<Heard, Status> {
         while let Some(event) = events.message().await? {
-            if event.sequence != 0 && event.sequence <= self.seen {
+            // An agent that was restarted counts from 1 again: an outcome is never one that was seen.
+            let is_outcome = matches!(event.event, Some(Event::Outcome(_)));
+            if event.sequence != 0 && event.sequence <= self.seen && !is_outcome {
                 continue;
             }
             self.seen = event.sequence.max(self.seen);
