@@ -34,10 +34,13 @@ pub enum Mode {
     Fail,
     /// The effect happens, and the agent is told that it did not.
     LostAnswer,
+    /// The effect happens, then a process of its own is stopped until somebody lets it go on: what happens to others meanwhile is
+    /// decided there.
+    StopAfter,
 }
 
 impl Mode {
-    /// All of them.
+    /// All that need no process of their own.
     pub const ALL: [Self; 4] = [Self::CrashBefore, Self::CrashAfter, Self::Fail, Self::LostAnswer];
 }
 
@@ -159,6 +162,14 @@ impl Faults {
         std::future::pending().await
     }
 
+    /// Returns when the process was let go on.
+    fn stop(&self) {
+        if self.plan().kills_process {
+            // As above.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+        }
+    }
+
     async fn effect<T, E>(
         &self,
         what: &'static str,
@@ -173,6 +184,11 @@ impl Faults {
             Fate::Hit(Mode::CrashAfter) => {
                 run.await.ok();
                 self.die().await
+            }
+            Fate::Hit(Mode::StopAfter) => {
+                let done = run.await;
+                self.stop();
+                done
             }
             Fate::Hit(Mode::Fail) => Err(failed()),
             Fate::Hit(Mode::LostAnswer) => {

@@ -1,4 +1,4 @@
-//! The agent is killed right after each of its effects, over the real engine, edge and ledger: the points of
+//! The agent, or the edge, is killed right after each of the agent's effects, over the real engine, edge and ledger: the points of
 //! `agent/tests/crash_prefix.rs`, as kill -9. Between two effects there is nothing but memory, so "before" is "after" the one
 //! before.
 
@@ -55,6 +55,34 @@ impl Victim {
         MOST_EFFECTS
     }
 
+    /// Does a switch whose edge is killed after an effect. Whether there was one.
+    fn loses_its_edge(&mut self, after: usize) -> bool {
+        self.at_rest();
+        let to = other_release(&self.scene);
+        self.scene.host.stop_agent();
+        self.scene.host.restart_stopping(after);
+        let mut act = begin(&self.scene, &["activate", to]);
+        let stopped = eventually("the agent's stop or rest", RECOVERED, || {
+            let done = act.try_wait().is_ok_and(|ended| ended.is_some()) && self.containers_rest();
+            if done {
+                std::thread::sleep(LAST_BREATH);
+            }
+            let stopped = self.scene.host.is_stopped();
+            (stopped || done).then_some(stopped)
+        });
+        if stopped {
+            self.scene.host.kill_edge();
+            self.scene.host.resume_agent();
+        }
+        let acknowledged = act.wait().expect("a child ends").success();
+        self.at_rest();
+        let label = format!("the edge was killed after effect {after} of the way to {to}");
+        let serving = format!("r{}", self.scene.serving());
+        assert!(!acknowledged || serving == to, "{label}: what was acknowledged is kept, and {serving} serves");
+        assert_eq!(self.body(), Some(format!("hello from v{}\n", &serving[1..])), "{label}");
+        stopped
+    }
+
     /// Waits until the agent is dead, or the command and all that follows from it is done. Whether it died.
     fn dies_or_rests(&mut self, act: &mut Child) -> bool {
         eventually("the agent's death or rest", RECOVERED, || {
@@ -109,6 +137,15 @@ fn an_agent_killed_after_any_effect_of_a_switch_leaves_one_whole_release_serving
     let load = Load::start(victim.scene.host.target("/"), RATE);
     let effects = victim.killed_after_every_effect(|scene| begin(scene, &["activate", other_release(scene)]));
     load.finish().without_failure();
+    assert!((8..MOST_EFFECTS).contains(&effects), "{effects} effects: accept, wake, stage, commit, apply, end, keep");
+}
+
+/// The agent lives: it is stopped after an effect, the edge is killed, and the agent goes on with another edge, which knows
+/// nothing of what the one before it had staged.
+#[test]
+fn an_edge_killed_after_any_effect_of_a_switch_serves_one_whole_release_again() {
+    let mut victim = Victim { scene: Scene::hello_with_two_releases(), standby: PAUSED };
+    let effects = (0..MOST_EFFECTS).find(|after| !victim.loses_its_edge(*after)).unwrap_or(MOST_EFFECTS);
     assert!((8..MOST_EFFECTS).contains(&effects), "{effects} effects: accept, wake, stage, commit, apply, end, keep");
 }
 

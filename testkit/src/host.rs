@@ -4,14 +4,17 @@
 //! ```text
 //! Host::start()   refloatd init, refloatd run --with-edge     ready when both ports accept
 //!   kill_agent()  SIGKILL to refloatd; the edge outlives it
-//!   restart_mortal(n)  refloatd that is killed after its n-th effect
+//!   restart_mortal(n)    refloatd that is killed after its n-th effect
+//!   restart_stopping(n)  refloatd that is stopped after its n-th effect
 //!   kill_edge()   SIGKILL to refloat-edge; the agent starts another
+//!   replace_edge()  SIGKILL to refloat-edge, and another without the agent
 //!   restart()     refloatd again, over the same folder and ports
 //!   drop          both end; containers, networks, images and volumes of this host go; the log is shown on a panic
 //! ```
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -210,8 +213,38 @@ impl Host {
     /// # Panics
     /// As [`Self::restart`].
     pub fn restart_mortal(&mut self, killed_after: usize) {
+        self.launch_mortal("REFLOAT_KILL_AFTER", killed_after);
+    }
+
+    /// The same, stopped instead of killed, until [`Self::resume_agent`].
+    ///
+    /// # Panics
+    /// As [`Self::restart`].
+    pub fn restart_stopping(&mut self, stopped_after: usize) {
+        self.launch_mortal("REFLOAT_STOP_AFTER", stopped_after);
+    }
+
+    /// Whether the agent is stopped.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.agent_pid())).unwrap_or_default();
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    }
+
+    /// Lets an agent that is stopped go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn resume_agent(&self) {
+        signal(self.agent_pid(), Signal::CONT);
+    }
+
+    fn launch_mortal(&mut self, variable: &str, after: usize) {
         let mut command = Command::new(self.binaries.mortal_agent());
-        command.arg("--config").arg(self.config_file()).env("REFLOAT_KILL_AFTER", killed_after.to_string());
+        command.arg("--config").arg(self.config_file()).env(variable, after.to_string());
         self.launch_as(command);
         self.wait_until_ready();
     }
@@ -274,6 +307,26 @@ impl Host {
     /// When it does not run.
     pub fn kill_edge(&self) {
         signal(self.edge_pid().expect("the edge runs"), Signal::KILL);
+    }
+
+    /// SIGKILL to the edge, and another one over the same folders as the same user, without the agent.
+    ///
+    /// # Panics
+    /// When none runs, or none can be started.
+    pub fn replace_edge(&self) {
+        let pid = self.edge_pid().expect("the edge runs");
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let line = std::fs::read_to_string(process.join("cmdline")).expect("a process has arguments");
+        let owner = std::fs::metadata(&process).expect("a process has an owner");
+        signal(pid, Signal::KILL);
+        eventually_true("the edge's end", END_DEADLINE, || self.edge_pid().is_none());
+        let log = File::options().append(true).open(self.log_file()).expect("the log can be opened");
+        let mut command = Command::new(self.edge_binary());
+        command.args(line.split_terminator('\0').skip(1)).arg("--listen").arg(self.edge_address().to_string());
+        command.uid(owner.uid()).gid(owner.gid()).current_dir("/").process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        // It is found by its folder when the host goes.
+        drop(command.spawn().expect("the edge can be started"));
     }
 
     /// Process id of the agent.
