@@ -35,6 +35,7 @@ use crate::edge::{Edge, EdgeStatus};
 use crate::housekeeping::{self, House};
 use crate::identity::authority::Authority;
 use crate::identity::pairing::Pairing;
+use crate::identity::renewal::{self, ServerCertificate};
 use crate::journal::Journal;
 use crate::journal::{FileJournal, JournalOptions};
 use crate::network::HostRoute;
@@ -52,6 +53,8 @@ pub struct Daemon {
     ports: Ports,
     journal: FileJournal,
     house: House,
+    certificate: Arc<ServerCertificate>,
+    pki: PathBuf,
     listeners: JoinSet<()>,
     accepted: mpsc::Receiver<std::io::Result<Connection>>,
     supervisor: Option<Supervisor>,
@@ -150,6 +153,7 @@ impl Daemon {
             authority,
             clock,
         };
+        let (certificate, pki) = (tls.certificate(), paths.pki());
         let (to, accepted) = mpsc::channel(CONNECTIONS_AHEAD);
         let mut listeners = JoinSet::new();
         for listener in sockets {
@@ -161,7 +165,7 @@ impl Daemon {
             });
         }
         listeners.spawn(socket.run(to));
-        Ok(Self { ports, journal, house, listeners, accepted, supervisor, bound })
+        Ok(Self { ports, journal, house, certificate, pki, listeners, accepted, supervisor, bound })
     }
 
     /// Addresses that the agent listens on.
@@ -193,12 +197,13 @@ impl Daemon {
     /// # Errors
     /// When serving fails.
     pub async fn run(self, end: CancellationToken) -> anyhow::Result<()> {
-        let Self { ports, journal, house, mut listeners, accepted, supervisor, .. } = self;
+        let Self { ports, journal, house, certificate, pki, mut listeners, accepted, supervisor, .. } = self;
         if let Some(supervisor) = supervisor {
             tokio::spawn(supervisor.run(end.clone()));
         }
         tokio::spawn(collector::run(Arc::clone(&ports.logs), Arc::clone(&ports.engine), end.clone()));
         tokio::spawn(housekeeping::run(house, end.clone()));
+        tokio::spawn(renewal::run(certificate, pki, Arc::clone(&ports.clock), end.clone()));
         let served = api::serve(ports, accepted, end.clone());
         tokio::pin!(served);
         let ended = tokio::select! {

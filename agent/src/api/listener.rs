@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::identity::authority::Authority;
 use crate::identity::caller::Peer;
 use crate::identity::rate::network_of;
+use crate::identity::renewal::ServerCertificate;
 use crate::identity::tls;
 use crate::identity::trust::{Presented, TrustStore};
 use crate::identity::user::User;
@@ -112,6 +113,7 @@ fn has_no_ipv6(error: &io::Error) -> bool {
 #[derive(Clone)]
 pub struct TlsListener {
     acceptor: TlsAcceptor,
+    certificate: Arc<ServerCertificate>,
     trust: TrustStore,
     clock: Arc<dyn Clock>,
     places: Places,
@@ -173,8 +175,9 @@ impl TlsListener {
     /// # Errors
     /// When its files make no usable server.
     pub fn new(authority: &Authority, clock: Arc<dyn Clock>) -> Result<Self, ListenError> {
-        let config: Arc<ServerConfig> =
-            tls::server_config(authority).map_err(|error| ListenError::Tls(error.to_string()))?;
+        let unusable = |error: rustls::Error| ListenError::Tls(error.to_string());
+        let certificate = Arc::new(ServerCertificate::of(authority).map_err(unusable)?);
+        let config: Arc<ServerConfig> = tls::server_config(Arc::clone(&certificate)).map_err(unusable)?;
         let trust = TrustStore::of(authority).map_err(|error| ListenError::Tls(error.to_string()))?;
         let places = Places {
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
@@ -182,7 +185,13 @@ impl TlsListener {
             strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
             clients: Arc::new(Semaphore::new(MAX_CLIENTS)),
         };
-        Ok(Self { acceptor: TlsAcceptor::from(config), trust, clock, places })
+        Ok(Self { acceptor: TlsAcceptor::from(config), certificate, trust, clock, places })
+    }
+
+    /// What its handshakes show.
+    #[must_use]
+    pub fn certificate(&self) -> Arc<ServerCertificate> {
+        Arc::clone(&self.certificate)
     }
 
     /// Accepts until the receiver is gone.

@@ -16,6 +16,7 @@ pub mod caller;
 pub mod pairing;
 pub mod permission;
 pub mod rate;
+pub mod renewal;
 pub mod tls;
 pub mod trust;
 pub mod user;

@@ -9,19 +9,19 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 
-use super::authority::Authority;
+use super::renewal::ServerCertificate;
 
 /// The configuration of the agent's port: TLS 1.2 and 1.3, HTTP/2 only.
 ///
 /// # Errors
-/// When the authority's files do not make a usable server.
-pub fn server_config(authority: &Authority) -> Result<Arc<ServerConfig>, Error> {
+/// When the protocol versions do not fit the provider.
+pub fn server_config(certificate: Arc<ServerCertificate>) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier = AskForCertificate { algorithms: provider.signature_verification_algorithms };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(authority.server_chain(), authority.server_key())?;
+        .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would carry the certificate of the handshake that it resumes, whatever happened since.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
