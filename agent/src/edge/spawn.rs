@@ -21,7 +21,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -109,6 +109,19 @@ pub enum SpawnError {
     /// It started and ended at once.
     #[error("the edge ended at once ({0}); what it said is above")]
     Ended(String),
+    /// It did not start, and its user cannot reach what it needs.
+    #[error(
+        "{cause}. Its user {user} may not enter {}: chmod o+x {}, or have state_dir and run_dir elsewhere",
+        folder.display(), folder.display()
+    )]
+    ClosedFolder {
+        /// What happened.
+        cause: Box<SpawnError>,
+        /// The edge's user.
+        user: String,
+        /// The outermost folder that is closed to it.
+        folder: PathBuf,
+    },
     /// The user that was configured is not there.
     #[error("there is no user {0} on this server for the edge to run as")]
     NoSuchUser(String),
@@ -276,7 +289,7 @@ impl Supervisor {
         let ready = self.ready(&mut child).await;
         let runs = matches!(child.try_wait(), Ok(None));
         self.child = runs.then_some(child);
-        let status = ready?;
+        let status = ready.map_err(|cause| explained(cause, &self.launch))?;
         if !runs {
             self.adopt();
         }
@@ -382,6 +395,33 @@ fn prepare_error(path: &Path, source: io::Error) -> SpawnError {
     SpawnError::Prepare { path: path.to_owned(), source }
 }
 
+/// With the folder that keeps the edge's user out, when there is one. Asked only after a failure: what the modes say is not all
+/// that may let a user in.
+fn explained(cause: SpawnError, launch: &Launch) -> SpawnError {
+    let needed = [&launch.state_dir, &launch.public_dir, &launch.control];
+    let folders = needed.into_iter().flat_map(|path| path.ancestors().skip(1).collect::<Vec<_>>().into_iter().rev());
+    match &launch.user {
+        Some(user) => match folders.into_iter().find(|folder| is_closed(folder, user)) {
+            Some(folder) => {
+                SpawnError::ClosedFolder { cause: Box::new(cause), user: user.name.clone(), folder: folder.to_owned() }
+            }
+            None => cause,
+        },
+        None => cause,
+    }
+}
+
+/// Whether a folder's mode keeps a user from what is in it.
+fn is_closed(folder: &Path, user: &User) -> bool {
+    let Ok(metadata) = std::fs::metadata(folder) else { return false };
+    let execute = match (metadata.uid() == user.uid, metadata.gid() == user.gid) {
+        (true, _) => 0o100,
+        (false, true) => 0o010,
+        (false, false) => 0o001,
+    };
+    user.uid != 0 && metadata.mode() & execute == 0
+}
+
 /// A folder that belongs to the edge's user alone. Root, which is the agent, may enter it anyway.
 fn own_folder(folder: &Path, user: Option<&User>) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -483,6 +523,27 @@ mod tests {
             access_log: folder.join("edge-access.log"),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
         }
+    }
+
+    #[test]
+    fn a_folder_that_keeps_the_edges_user_out_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let closed = dir.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        let mode =
+            |folder: &Path, mode| std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(dir.path(), 0o755);
+        mode(&closed, 0o700);
+        let nobody = User { name: "nobody".to_owned(), uid: 65_534, gid: 65_534 };
+        let said = |user| {
+            let launch = Launch { user, ..launch(&closed) };
+            explained(SpawnError::Ended("exit status: 1".to_owned()), &launch).to_string()
+        };
+        let text = said(Some(nobody.clone()));
+        assert!(text.contains(&format!("nobody may not enter {0}: chmod o+x {0}", closed.display())), "{text}");
+        assert!(!said(None).contains("chmod"), "the agent's own user gets in");
+        mode(&closed, 0o711);
+        assert!(!said(Some(nobody)).contains("chmod"));
     }
 
     fn started(launch: &Launch) -> usize {
