@@ -240,6 +240,10 @@ impl DeploymentsPort for Deployments {
         Self::cancel(self, app, by).await
     }
 
+    async fn may_deploy(&self, app: &AppName) -> Result<(), Denied> {
+        Self::may_deploy(self, app).await
+    }
+
     async fn running(&self) -> Vec<AppOverview> {
         self.overview().await
     }

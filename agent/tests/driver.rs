@@ -465,6 +465,20 @@ async fn a_domain_survives_a_rollback_past_its_addition() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whether_an_app_may_be_deployed_is_answered_before_its_source_is_there() {
+    let (_world, agent, shop) = two_releases().await;
+    let blog = app("blog");
+    assert_eq!(agent.deployments.may_deploy(&shop).await.map_err(|d| d.reason), Ok(()));
+    let denied = agent.deployments.may_deploy(&blog).await.unwrap_err();
+    assert_eq!(
+        (denied.reason, denied.next_command.as_str()),
+        ("NEEDS_DOMAIN", "refloat domains add blog blog.example.com")
+    );
+    report(agent.submit(&blog, domains(&["blog.test"])).await.unwrap()).await;
+    assert_eq!(agent.deployments.may_deploy(&blog).await.map_err(|d| d.reason), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_app_needs_a_domain_and_is_told_what_to_type() {
     let (world, agent, _) = two_releases().await;
     let blog = app("blog");

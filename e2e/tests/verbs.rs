@@ -69,3 +69,16 @@ fn what_was_built_elsewhere_is_deployed_as_it_is() {
     scene.refloat(&["deploy", "--prebuilt", "dist"]).success();
     assert_eq!(scene.host.body("/").as_deref(), Some("<h1>built elsewhere</h1>"));
 }
+
+#[test]
+fn a_second_app_without_a_domain_is_refused_before_anything_is_sent() {
+    let scene = Scene::with_example("node-hello");
+    scene.deploy().success();
+    let other = Project::example("node-hello");
+    other.edit("package.json", "node-hello", "node-other");
+    let refused = scene.laptop.refloat(other.folder(), &["deploy"]);
+    assert_ne!(refused.code, 0, "{refused}");
+    assert!(!refused.all_output().contains("Sent"), "{refused}");
+    refused.says("refloat domains add node-other");
+    assert_eq!(scene.host.body("/").as_deref(), Some("hello from v1\n"));
+}

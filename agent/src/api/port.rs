@@ -28,6 +28,8 @@ pub trait DeploymentsPort: Send + Sync + 'static {
     async fn watch_app(&self, app: &AppName) -> Option<Updates>;
     /// Cancels what runs for an app before its commit.
     async fn cancel(&self, app: Option<&AppName>, by: &Principal) -> Result<Option<DeploymentId>, Denied>;
+    /// Whether a deploy of an app would be accepted as things are.
+    async fn may_deploy(&self, app: &AppName) -> Result<(), Denied>;
     /// What runs now.
     async fn running(&self) -> Vec<AppOverview>;
 }

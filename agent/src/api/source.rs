@@ -59,11 +59,14 @@ async fn forward(mut from: Streaming<UploadRequest>, to: mpsc::Sender<Bytes>) ->
 #[tonic::async_trait]
 impl SourceService for SourceApi {
     async fn missing(&self, request: Request<MissingRequest>) -> Result<Response<MissingResponse>, Status> {
-        let MissingRequest { directories, files } = request.into_inner();
+        let MissingRequest { directories, files, app } = request.into_inner();
         if directories.len() + files.len() > MAX_OBJECTS {
             return Err(status::invalid(format!("more than {MAX_OBJECTS} objects in one request")));
         }
         let (directories, files) = (digests(&directories)?, digests(&files)?);
+        if let Some(app) = convert::app(&app)? {
+            self.ports.deployments.may_deploy(&app).await.map_err(status::denied)?;
+        }
         let missing = self.ports.sources.missing(directories, files).await;
         let (directories, files) = missing.map_err(|error| status::source(&error))?;
         Ok(Response::new(MissingResponse { directories: vecs(directories), files: vecs(files) }))

@@ -275,17 +275,36 @@ impl Deployments {
         self.make(name, submit).await
     }
 
-    async fn make(&self, name: &AppName, submit: &Submit) -> Result<AppState, Denied> {
-        let journal = &self.inner.ports.journal;
-        let host = journal.host().await.map_err(unreadable)?;
+    /// Whether a deploy would be accepted as things are: asked before its source is sent.
+    ///
+    /// # Errors
+    /// Why it would not.
+    pub async fn may_deploy(&self, app: &AppName) -> Result<(), Denied> {
+        match self.journal_app(app).await? {
+            None => self.room_for(app, true).await.map(drop),
+            Some(state) => {
+                let allowed = resolve::needs_no_domain(&self.inner.ports, &state).await;
+                allowed.map_err(|error| denied(Refused::from(error), state.serves()))
+            }
+        }
+    }
+
+    /// The network that a new app would get.
+    async fn room_for(&self, name: &AppName, deploys: bool) -> Result<u16, Denied> {
+        let host = self.inner.ports.journal.host().await.map_err(unreadable)?;
         let catch_all = host.table.apps.iter().find(|a| a.catch_all);
-        if let (Ask::Deploy { .. }, Some(first)) = (&submit.ask, catch_all) {
+        if let Some(first) = catch_all.filter(|_| deploys) {
             let denial = Denial::NeedsDomain { first: first.app.clone(), second: name.clone() };
             return Err(denied(Refused::Denied(denial), None));
         }
         let routes = self.inner.ports.routes.routes();
         let subnet = self.inner.settings.network.free(&host.subnets, &routes);
-        let subnet = subnet.map_err(|denial| denied(Refused::Denied(denial), None))?;
+        subnet.map_err(|denial| denied(Refused::Denied(denial), None))
+    }
+
+    async fn make(&self, name: &AppName, submit: &Submit) -> Result<AppState, Denied> {
+        let journal = &self.inner.ports.journal;
+        let subnet = self.room_for(name, matches!(submit.ask, Ask::Deploy { .. })).await?;
         journal.append(&submit.by, Event::AppCreated { app: name.clone(), subnet }).await.map_err(unreadable)?;
         info!(app = %name, subnet, "app created");
         let state = self.journal_app(name).await?;

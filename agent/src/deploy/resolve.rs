@@ -119,7 +119,7 @@ pub(super) async fn undoes(ports: &Ports, state: &AppState, action: &Action) -> 
 }
 
 /// An app without a domain answers every address; there is room for one such app.
-async fn needs_no_domain(ports: &Ports, state: &AppState) -> Result<(), Unresolved> {
+pub(super) async fn needs_no_domain(ports: &Ports, state: &AppState) -> Result<(), Unresolved> {
     if !state.domains.is_empty() {
         return Ok(());
     }

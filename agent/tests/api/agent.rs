@@ -199,6 +199,9 @@ impl DeploymentsPort for Stub {
     async fn cancel(&self, _: Option<&AppName>, _: &Principal) -> Result<Option<DeploymentId>, Denied> {
         Err(denied())
     }
+    async fn may_deploy(&self, _: &AppName) -> Result<(), Denied> {
+        Ok(())
+    }
     async fn running(&self) -> Vec<AppOverview> {
         Vec::new()
     }

@@ -36,13 +36,18 @@ pub(crate) struct Sent {
     pub(crate) sent_bytes: u64,
 }
 
-/// Makes sure that the server holds the source.
+/// Makes sure that the server holds the source of an app.
 ///
 /// # Errors
-/// When a file changes meanwhile, the server refuses something, or the connection breaks.
-pub(crate) async fn send(channel: Channel, source: &Arc<Source>, printer: &Printer) -> Result<Sent, Failure> {
+/// When the app could not be deployed there, a file changes meanwhile, the server refuses something, or the connection breaks.
+pub(crate) async fn send(
+    channel: Channel,
+    app: &str,
+    source: &Arc<Source>,
+    printer: &Printer,
+) -> Result<Sent, Failure> {
     let mut client = SourceServiceClient::new(channel);
-    let lacking = lacking(&mut client, source).await?;
+    let lacking = lacking(&mut client, app, source).await?;
     let frames = order(source, &lacking);
     let counters = Arc::new(Counters::default());
     let total = total_bytes(source, &frames);
@@ -86,13 +91,13 @@ async fn show_progress(printer: &Printer, counters: &Counters, total: u64) {
 }
 
 /// From the root down: what lies below a directory that the server holds is never asked about.
-async fn lacking(client: &mut SourceServiceClient<Channel>, source: &Source) -> Result<Lacking, Failure> {
+async fn lacking(client: &mut SourceServiceClient<Channel>, app: &str, source: &Source) -> Result<Lacking, Failure> {
     let mut lacking = Lacking::default();
     let mut directories = vec![source.root];
     let mut files: Vec<Digest> = Vec::new();
     let mut asked = HashSet::from([source.root]);
     while !directories.is_empty() || !files.is_empty() {
-        let missing = ask(client, &directories, &files).await?;
+        let missing = ask(client, app, &directories, &files).await?;
         lacking.files.extend(digests(&missing.files));
         (directories, files) = (Vec::new(), Vec::new());
         for digest in digests(&missing.directories) {
@@ -107,6 +112,7 @@ async fn lacking(client: &mut SourceServiceClient<Channel>, source: &Source) -> 
 
 async fn ask(
     client: &mut SourceServiceClient<Channel>,
+    app: &str,
     directories: &[Digest],
     files: &[Digest],
 ) -> Result<MissingResponse, Failure> {
@@ -116,21 +122,21 @@ async fn ask(
         all.files.extend(missing.files);
     };
     if directories.len() + files.len() <= MAX_ASKED {
-        add(answer(client.missing(question(directories, files))).await?);
+        add(answer(client.missing(question(app, directories, files))).await?);
         return Ok(all);
     }
     for part in directories.chunks(MAX_ASKED) {
-        add(answer(client.missing(question(part, &[]))).await?);
+        add(answer(client.missing(question(app, part, &[]))).await?);
     }
     for part in files.chunks(MAX_ASKED) {
-        add(answer(client.missing(question(&[], part))).await?);
+        add(answer(client.missing(question(app, &[], part))).await?);
     }
     Ok(all)
 }
 
-fn question(directories: &[Digest], files: &[Digest]) -> MissingRequest {
+fn question(app: &str, directories: &[Digest], files: &[Digest]) -> MissingRequest {
     let list = |digests: &[Digest]| digests.iter().map(|digest| digest.to_vec()).collect();
-    MissingRequest { directories: list(directories), files: list(files) }
+    MissingRequest { directories: list(directories), files: list(files), app: app.to_owned() }
 }
 
 /// What is no digest was not asked about.

@@ -46,7 +46,7 @@ pub(super) async fn perform(session: &Session<'_>, args: &Deploy) -> Result<Exit
     let app = typed.or_else(|| session.home.app_of(&folder)).unwrap_or_else(|| prepared.name.clone());
     tell_plan(session.printer, &app, &prepared.plan);
     let link = link?;
-    let sent = upload::send(link.channel.clone(), &prepared.source, session.printer).await?;
+    let sent = upload::send(link.channel.clone(), &app, &prepared.source, session.printer).await?;
     tell_sent(session.printer, &prepared, sent);
     let ask = Ask::Deploy(request(args, app, &prepared, history.await.unwrap_or_default()));
     let told = prepared.plan.notes.into_iter().map(|note| note.text).collect();
