@@ -77,8 +77,7 @@ impl Traces {
             }
         };
         for label in ["host", "one-off"] {
-            let ours = self.label(label);
-            remove(&["ps", "--all", "--quiet", "--filter", &ours], &["rm", "--force", "--volumes"]);
+            self.remove_containers(&self.label(label));
         }
         let ours = self.label("host");
         remove(&["network", "ls", "--quiet", "--filter", &ours], &["network", "rm"]);
@@ -89,6 +88,17 @@ impl Traces {
         self.remove_build_group();
         // A folder that is gone already is what was wanted.
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+
+    /// The engine may still be removing what an agent that is dead by now had asked it to: such a one goes by itself.
+    fn remove_containers(&self, ours: &str) {
+        eventually_true("its containers are gone", END_DEADLINE, || {
+            let found = lines(&docker(&self.engine, &["ps", "--all", "--quiet", "--filter", ours]));
+            for container in &found {
+                let _ = Finished::of(&mut client(&self.engine, &["rm", "--force", "--volumes", container]));
+            }
+            found.is_empty()
+        });
     }
 
     /// The control group of its builds, in every hierarchy.
