@@ -612,6 +612,7 @@ impl Driver {
             self.timings.push((last.word().to_owned(), since.elapsed()));
         }
         if phase != Phase::Ended {
+            let detail = (!detail.is_empty()).then_some(detail);
             info!(step = phase.word(), detail, "step began");
         }
         self.say(Update::Phase(phase, detail.to_owned()));
